@@ -1,0 +1,14 @@
+"""Adapter types. One type is one file and one row; the type that uses most of a module's tensors wins,
+the order decides between equals."""
+
+from __future__ import annotations
+
+from ..registry import Registry
+from . import dora, full, lora, norm
+from .base import AdapterType, Delta, Factors, Group
+
+ADAPTER_TYPES: Registry[AdapterType] = Registry(
+    "adapter type", (dora.TYPE, dora.PEFT_TYPE, lora.TYPE, full.TYPE, full.BIAS_TYPE, norm.TYPE)
+)
+
+__all__ = ["ADAPTER_TYPES", "AdapterType", "Delta", "Factors", "Group"]

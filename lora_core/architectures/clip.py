@@ -1,0 +1,97 @@
+"""CLIP text encoders from widths and depth, in both layouts that checkpoints use.
+
+Canonical names are transformers' (``text_model.encoder.layers.0.self_attn.q_proj``). open_clip's
+checkpoints fuse q, k and v into ``attn.in_proj_weight`` and store ``text_projection`` transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import Shape, Slice
+from .spec import Component, Module, Place, linear, norm
+
+
+@dataclass(frozen=True, slots=True)
+class ClipConfig:
+    """Widths and depth of a text encoder.
+
+    Args:
+        width: hidden size.
+        layers: transformer layers.
+        vocabulary: rows of the token embedding.
+        mlp: width inside the feed-forward, usually ``4 * width``.
+        projection: width of ``text_projection``, or None where the encoder has none.
+        positions: longest prompt in tokens.
+    """
+
+    width: int
+    layers: int
+    vocabulary: int = 49408
+    mlp: int | None = None
+    projection: int | None = None
+    positions: int = 77
+
+
+def build(
+    config: ClipConfig,
+    component: str,
+    checkpoint_prefix: str,
+    kohya_prefixes: tuple[str, ...],
+    layout: Literal["transformers", "open_clip"] = "transformers",
+) -> Component:
+    """A text-encoder component; ``component`` is also its folder in a diffusers pipeline."""
+    width, inner = config.width, config.mlp or 4 * config.width
+    shapes: dict[str, Mapping[str, Shape]] = {
+        "text_model.embeddings.token_embedding": {"weight": (config.vocabulary, width)},
+        "text_model.embeddings.position_embedding": {"weight": (config.positions, width)},
+    }
+    for index in range(config.layers):
+        layer = f"text_model.encoder.layers.{index}"
+        shapes[f"{layer}.layer_norm1"] = norm(width)
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes[f"{layer}.self_attn.{name}"] = linear(width, width)
+        shapes[f"{layer}.layer_norm2"] = norm(width)
+        shapes[f"{layer}.mlp.fc1"] = linear(inner, width)
+        shapes[f"{layer}.mlp.fc2"] = linear(width, inner)
+    shapes["text_model.final_layer_norm"] = norm(width)
+    if config.projection is not None:
+        shapes["text_projection"] = linear(config.projection, width, bias=False)
+    return Component(
+        name=component,
+        modules={path: Module(path, parameters, path) for path, parameters in shapes.items()},
+        checkpoint_prefix=checkpoint_prefix,
+        kohya_prefixes=kohya_prefixes,
+        diffusers_prefix=component,
+        places=_open_clip_places(config, checkpoint_prefix) if layout == "open_clip" else {},
+    )
+
+
+def _open_clip_places(config: ClipConfig, prefix: str) -> dict[tuple[str, str], Place]:
+    """Where open_clip keeps each parameter of the transformers layout."""
+    places = {
+        ("text_model.embeddings.token_embedding", "weight"): Place(f"{prefix}token_embedding.weight"),
+        ("text_model.embeddings.position_embedding", "weight"): Place(f"{prefix}positional_embedding"),
+        ("text_projection", "weight"): Place(f"{prefix}text_projection", transposed=True),
+    }
+    renamed = {"text_model.final_layer_norm": "ln_final"}
+    for index in range(config.layers):
+        layer, block = f"text_model.encoder.layers.{index}", f"transformer.resblocks.{index}"
+        for position, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            rows = Slice(0, position * config.width, config.width)
+            for parameter in ("weight", "bias"):
+                fused = Place(f"{prefix}{block}.attn.in_proj_{parameter}", rows)
+                places[f"{layer}.self_attn.{name}", parameter] = fused
+        renamed |= {
+            f"{layer}.self_attn.out_proj": f"{block}.attn.out_proj",
+            f"{layer}.layer_norm1": f"{block}.ln_1",
+            f"{layer}.layer_norm2": f"{block}.ln_2",
+            f"{layer}.mlp.fc1": f"{block}.mlp.c_fc",
+            f"{layer}.mlp.fc2": f"{block}.mlp.c_proj",
+        }
+    for path, name in renamed.items():
+        for parameter in ("weight", "bias"):
+            places[path, parameter] = Place(f"{prefix}{name}.{parameter}")
+    return places

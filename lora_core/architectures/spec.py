@@ -1,0 +1,179 @@
+"""What an architecture is: the modules of each component with their shapes, names and blocks, as data.
+
+Nothing here computes with tensors. A row of ``ARCHITECTURES`` is an ``Architecture``; builders such as
+``unet.build`` and ``clip.build`` make its components from block counts and widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from ..types import ModuleKey, Shape, Slice, Target
+
+BASE_BLOCK = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of a component.
+
+    Args:
+        path: canonical path, the name in the model's own checkpoint without the file's prefix.
+        shapes: parameter name -> shape, ``{"weight": (out, in), "bias": (out,)}``.
+        diffusers: the module's path in diffusers (text encoders: transformers); equal to ``path`` where
+            both agree.
+        block: name of the block that block weights address, ``"base"`` outside blocks.
+    """
+
+    path: str
+    shapes: Mapping[str, Shape]
+    diffusers: str
+    block: str = BASE_BLOCK
+
+
+class Place(NamedTuple):
+    """Where a parameter lies in a checkpoint: key, slice of it, and whether it is stored transposed."""
+
+    key: str
+    slice: Slice | None = None
+    transposed: bool = False
+
+
+class Location(NamedTuple):
+    """A module, or rows of one, under another library's name."""
+
+    path: str
+    slice: Slice | None = None
+
+
+@dataclass(frozen=True)
+class Component:
+    """A denoiser or text encoder.
+
+    Args:
+        name: one of ``types.COMPONENTS``.
+        modules: canonical path -> ``Module``.
+        checkpoint_prefix: what a single-file checkpoint puts in front of the keys.
+        kohya_prefixes: what kohya's names begin with, ``("lora_te1", "lora_te")``; the first is written.
+        diffusers_prefix: folder of the diffusers pipeline, ``"unet"``.
+        fused: diffusers path -> rows of a fused module, for names that are not modules of their own.
+        places: ``(path, parameter) -> Place`` where the checkpoint's layout differs from
+            ``checkpoint_prefix + path + "." + parameter``.
+    """
+
+    name: str
+    modules: Mapping[str, Module]
+    checkpoint_prefix: str
+    kohya_prefixes: tuple[str, ...]
+    diffusers_prefix: str
+    fused: Mapping[str, Location] = field(default_factory=dict[str, Location])
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict[tuple[str, str], Place])
+
+    @cached_property
+    def native(self) -> Mapping[str, Location]:
+        """Canonical path -> location (itself)."""
+        return {path: Location(path) for path in self.modules}
+
+    @cached_property
+    def diffusers(self) -> Mapping[str, Location]:
+        """Diffusers (transformers) path -> location."""
+        return {module.diffusers: Location(path) for path, module in self.modules.items()} | dict(self.fused)
+
+    def place(self, path: str, parameter: str) -> Place:
+        """Where the checkpoint keeps this parameter."""
+        found = self.places.get((path, parameter))
+        return found or Place(f"{self.checkpoint_prefix}{path}.{parameter}")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model family.
+
+    Args:
+        name: id in tables and reports, ``"sd15"``.
+        title: name for people, ``"SD 1.5"``.
+        components: denoiser and text encoders.
+        modelspec: values of ``modelspec.architecture`` that mean this family.
+        base_versions: values of kohya's ``ss_base_model_version`` that mean it.
+        pipeline: class names in ``model_index.json`` that mean it.
+    """
+
+    name: str
+    title: str
+    components: tuple[Component, ...]
+    modelspec: tuple[str, ...] = ()
+    base_versions: tuple[str, ...] = ()
+    pipeline: tuple[str, ...] = ()
+
+    def component(self, name: str) -> Component | None:
+        """The component of that name, or None where the family has none."""
+        return next((component for component in self.components if component.name == name), None)
+
+    def module(self, key: ModuleKey) -> Module | None:
+        """The module at a key, or None."""
+        component = self.component(key.component)
+        return component.modules.get(key.path) if component else None
+
+    def shape(self, target: Target) -> Shape | None:
+        """Shape of the parameter, or of its slice; None where the architecture has no such parameter."""
+        module = self.module(target.module)
+        shape = module.shapes.get(target.parameter) if module else None
+        if shape is None or target.slice is None:
+            return shape
+        return sliced_shape(shape, target.slice)
+
+    def block(self, key: ModuleKey) -> str:
+        """The block of a module; modules outside blocks and text encoders are ``"base"``."""
+        module = self.module(key)
+        return module.block if module else BASE_BLOCK
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Block names in the order of the model, ``"base"`` first."""
+        names = dict.fromkeys(module.block for _, module in self.walk())
+        names.pop(BASE_BLOCK, None)
+        return (BASE_BLOCK, *names)
+
+    def place(self, target: Target) -> Place | None:
+        """Checkpoint key and slice of a target; None where the architecture has no such module."""
+        component = self.component(target.module.component)
+        if component is None or target.module.path not in component.modules:
+            return None
+        place = component.place(target.module.path, target.parameter)
+        if target.slice is None:
+            return place
+        if place.slice is None:
+            return place._replace(slice=target.slice)
+        inner, outer = target.slice, place.slice
+        if inner.dim != outer.dim:
+            raise ValueError(f"{target}: slice along {inner.dim} of a slice along {outer.dim}")
+        return place._replace(slice=Slice(outer.dim, outer.start + inner.start, inner.length))
+
+    def walk(self) -> Iterator[tuple[ModuleKey, Module]]:
+        """All modules of all components."""
+        for component in self.components:
+            for path, module in component.modules.items():
+                yield ModuleKey(component.name, path), module
+
+
+def sliced_shape(shape: Shape, part: Slice) -> Shape:
+    """The shape of a slice: ``(960, 320)`` with ``(0, 320, 320)`` is ``(320, 320)``."""
+    return (*shape[: part.dim], part.length, *shape[part.dim + 1 :])
+
+
+def linear(out: int, into: int, bias: bool = True) -> dict[str, Shape]:
+    """Shapes of a linear layer."""
+    return {"weight": (out, into)} | ({"bias": (out,)} if bias else {})
+
+
+def conv(out: int, into: int, kernel: int) -> dict[str, Shape]:
+    """Shapes of a 2-D convolution with bias."""
+    return {"weight": (out, into, kernel, kernel), "bias": (out,)}
+
+
+def norm(width: int) -> dict[str, Shape]:
+    """Shapes of a layer norm or group norm."""
+    return {"weight": (width,), "bias": (width,)}

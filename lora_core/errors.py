@@ -1,0 +1,138 @@
+"""Errors of LoRA Loom. Each is one line for the user: what, where, expected and found, what to do.
+
+Every class keeps its facts as attributes, so that a caller need not parse the text, and is also a
+built-in (``ValueError``, ``KeyError``, ``ImportError``), so that general handlers work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class LoomError(Exception):
+    """Base of all errors that LoRA Loom raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        # KeyError.__str__ would print the repr of the message, with quotes.
+        return self.message
+
+
+class UnknownFormatError(LoomError, ValueError):
+    """No format in ``FORMATS`` recognises the keys of a file."""
+
+    def __init__(self, file: str, example: str, known: Sequence[str], hint: str = "") -> None:
+        self.file, self.example, self.known = file, example, tuple(known)
+        super().__init__(
+            f"{file}: not a LoRA file in a known format; its keys look like {example!r}; known formats: "
+            f"{', '.join(known)}. {hint or 'Check that it is a LoRA and not a checkpoint or an embedding.'}"
+        )
+
+
+class UnmappedKeysError(LoomError, KeyError):
+    """Strict loading met tensors that no module of the model takes."""
+
+    def __init__(self, file: str, keys: Sequence[str], total: int, reason: str) -> None:
+        self.file, self.keys, self.total = file, tuple(keys), total
+        shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+        super().__init__(
+            f"{file}: {len(keys)} of {total} tensors are not used ({shown}): {reason}. "
+            f"Use a LoRA made for this model, or switch strict off to load the rest."
+        )
+
+
+class WrongBaseError(LoomError, ValueError):
+    """A LoRA was made for another base than the model it is put on."""
+
+    def __init__(self, file: str, made_for: str, model: str, fitting: int, total: int) -> None:
+        self.file, self.made_for, self.model, self.fitting, self.total = file, made_for, model, fitting, total
+        super().__init__(
+            f"{file}: made for {made_for}, the model is {model}: {fitting} of {total} modules fit. "
+            f"Load a {made_for} checkpoint, or a LoRA for {model}."
+        )
+
+
+class ShapeMismatchError(LoomError, ValueError):
+    """A tensor has a shape that its module cannot take."""
+
+    def __init__(self, file: str, key: str, expected: object, got: object, hint: str) -> None:
+        self.file, self.key, self.expected, self.got = file, key, expected, got
+        super().__init__(f"{file}: {key}: expected {expected}, got {got}. {hint}")
+
+
+class UnknownNameError(LoomError, KeyError):
+    """A name that is not in a table; carries the nearest one that is."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str], hint: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        near = get_close_matches(name, self.known, n=1, cutoff=0.5)
+        self.nearest = near[0] if near else None
+        if near:
+            advice = f"did you mean {near[0]!r}?"
+        elif known:
+            listed = ", ".join(self.known[:12]) + (", ..." if len(self.known) > 12 else "")
+            advice = f"known: {listed}."
+        else:
+            advice = "there is none."
+        super().__init__(f"no {kind} named {name!r}: {advice}" + (f" {hint}" if hint else ""))
+
+
+class AmbiguousNameError(LoomError, ValueError):
+    """A short name fits several files."""
+
+    def __init__(self, kind: str, name: str, candidates: Sequence[str]) -> None:
+        self.kind, self.name, self.candidates = kind, name, tuple(candidates)
+        super().__init__(
+            f"{kind} name {name!r} fits {len(candidates)} files: {', '.join(candidates)}. Give the path with its folder."
+        )
+
+
+class ConfigError(LoomError, ValueError):
+    """Settings that cannot work; lists every fault at once."""
+
+    def __init__(self, where: str, faults: Sequence[str]) -> None:
+        self.where, self.faults = where, tuple(faults)
+        super().__init__(f"{where}: " + "; ".join(faults))
+
+
+class CorruptFileError(LoomError, ValueError):
+    """A file whose bytes are not what its format promises."""
+
+    def __init__(self, file: str, what: str, hint: str = "Download or copy the file again.") -> None:
+        self.file, self.what = file, what
+        super().__init__(f"{file}: {what}. {hint}")
+
+
+class NonFiniteError(LoomError, ValueError):
+    """A tensor holds NaN or infinity where a number is needed."""
+
+    def __init__(self, file: str, key: str, count: int, total: int) -> None:
+        self.file, self.key, self.count, self.total = file, key, count, total
+        super().__init__(
+            f"{file}: {key}: {count} of {total} values are NaN or infinite. The file is damaged or its training "
+            f"diverged; use an earlier save of it."
+        )
+
+
+class MissingExtraError(LoomError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{purpose} needs the package {package!r}: run `pip install lora-loom[{extra}]`.")
+
+
+class UnknownArchitectureError(LoomError, ValueError):
+    """The module names of a file fit no model family in ``ARCHITECTURES``."""
+
+    def __init__(self, file: str, example: str, known: Sequence[str], says: str = "") -> None:
+        self.file, self.example, self.known, self.says = file, example, tuple(known), says
+        claim = f" (its metadata says {says})" if says else ""
+        super().__init__(
+            f"{file}: no known model has its modules, such as {example!r}{claim}; known models: {', '.join(known)}. "
+            f"Use a LoRA for one of these, or report the file so that its family can be added."
+        )

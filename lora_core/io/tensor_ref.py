@@ -1,0 +1,107 @@
+"""A tensor that is not read yet, and the kinds of place it can be in."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from ..errors import UnknownNameError
+from ..types import Shape
+from .dtypes import NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """One tensor of a source, not yet read.
+
+    Args:
+        source: what holds it.
+        name: its key.
+        shape: as stored.
+        dtype: name of the safetensors header, such as ``"F16"``.
+        begin, end: byte range in the data section of a file.
+    """
+
+    source: TensorSource
+    name: str
+    shape: Shape
+    dtype: str
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+    def load(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Read the tensor. It may share memory with its source: never write to it."""
+        tensor = self.source.view(self)
+        return tensor.to(device=device, dtype=dtype) if dtype is not None else tensor.to(device=device)
+
+    def item(self) -> float:
+        """The value of a tensor with one element (an alpha), as a float."""
+        return float(self.load().reshape(-1)[0].to(torch.float64).item())
+
+    def __repr__(self) -> str:
+        return f"TensorRef({self.name!r}, {list(self.shape)}, {self.dtype})"
+
+
+class TensorSource(Mapping[str, TensorRef]):
+    """A mapping of key to ``TensorRef`` with the metadata of a file.
+
+    Attributes:
+        label: name for reports and errors, without folders of the machine.
+        metadata: key -> text.
+    """
+
+    def __init__(self, label: str, metadata: Mapping[str, str], refs: Mapping[str, TensorRef]) -> None:
+        self.label = label
+        self.metadata = dict(metadata)
+        self._refs = refs
+
+    @abstractmethod
+    def view(self, ref: TensorRef) -> torch.Tensor:
+        """The tensor of one of this source's refs, shape and dtype as stored."""
+
+    def __getitem__(self, key: str) -> TensorRef:
+        try:
+            return self._refs[key]
+        except KeyError:
+            raise UnknownNameError("tensor", key, tuple(self._refs), f"in {self.label}") from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._refs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.label!r}, {len(self)} tensors)"
+
+
+class TensorDict(TensorSource):
+    """Tensors that are in memory already, such as the host's LORA_MODEL."""
+
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], label: str = "tensors", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self._tensors = dict(tensors)
+        refs = {
+            name: TensorRef(self, name, tuple(tensor.shape), NAMES[tensor.dtype], 0, tensor.nbytes)
+            for name, tensor in self._tensors.items()
+        }
+        super().__init__(label, metadata or {}, refs)
+
+    def view(self, ref: TensorRef) -> torch.Tensor:
+        return self._tensors[ref.name].detach()
