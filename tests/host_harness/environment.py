@@ -75,7 +75,9 @@ def host_variables() -> dict[str, str]:
     }
 
 
-def prepare(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -> HostEnvironment:
+def prepare(say: Say | None = None, extra: Sequence[str] = ()) -> HostEnvironment:
+    """Make what is missing and say where it is. `extra`: further packages, in an environment of their own."""
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     if chosen := os.environ.get("COMFYUI_PATH"):
         comfy = Path(chosen).expanduser().resolve()
         if not (comfy / "main.py").is_file():
@@ -83,7 +85,7 @@ def prepare(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) ->
         return HostEnvironment(comfy, Path(os.environ.get("COMFYUI_PYTHON") or sys.executable))
     with locked("host"):
         comfy = _comfyui(say)
-        return HostEnvironment(comfy, _python_for(comfy, say))
+        return HostEnvironment(comfy, _python_for(comfy, extra, say))
 
 
 def _comfyui(say: Say) -> Path:
@@ -118,9 +120,9 @@ def _unpack(archive: Path, target: Path) -> None:
                     shutil.copyfileobj(source, out)
 
 
-def _python_for(comfy: Path, say: Say) -> Path:
+def _python_for(comfy: Path, extra: Sequence[str], say: Say) -> Path:
     requirements = (comfy / "requirements.txt").read_text()
-    inputs = [RECIPE, sys.version, sys.base_prefix, torch_requirement(), requirements, SHIM.read_text()]
+    inputs = [RECIPE, sys.version, sys.base_prefix, torch_requirement(), requirements, SHIM.read_text(), *extra]
     key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:12]
     home = cache_dir() / f"host-{key}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -130,7 +132,7 @@ def _python_for(comfy: Path, say: Say) -> Path:
     say(f"making the host's environment (a few minutes, once): {torch_requirement()}, ComfyUI's requirements")
     shutil.rmtree(home, ignore_errors=True)  # left by a run that was stopped: an environment cannot be moved into place
     _run([sys.executable, "-m", "venv", str(home)])
-    _install(python, *_requirements(requirements))
+    _install(python, *_requirements(requirements), *extra)
     _install(python, "--no-deps", *_templates(requirements))
     _install(python, "--no-deps", *_template_parts(home))
     if _torchvision_fails(python):

@@ -121,6 +121,10 @@ class ComfyHost:
         if self._temporary and not keep and not os.environ.get("LOOM_KEEP_HOST"):
             shutil.rmtree(self.base_directory, ignore_errors=True)
 
+    def wait(self) -> int:
+        """Until the process ends by itself; its exit status."""
+        return self._process.wait() if self._process else 0
+
     def __enter__(self) -> ComfyHost:
         return self if self.alive else self.start()
 

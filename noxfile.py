@@ -1,0 +1,99 @@
+"""Everything a developer runs: `nox -s tests`, `lint`, `demo`, `comfy`, `bench`. Environments are made once and reused.
+
+All installs go under one constraint: the torch that this machine wants (tests/host_harness/torch_pin.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from host_harness.environment import HostEnvironment, prepare  # noqa: E402
+from host_harness.host import ComfyHost  # noqa: E402
+from host_harness.torch_pin import constraints_file, torch_requirement  # noqa: E402
+
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint"]
+
+# What the benchmarks compare with, beside the host's own code. One process runs them all, so one environment has all.
+PEERS = ("accelerate>=1.0", "diffusers>=0.32", "peft>=0.14")
+
+
+def install(session: nox.Session, extra: str) -> None:
+    session.install("--constraint", str(constraints_file()), "--editable", f".[{extra}]")
+
+
+def host(session: nox.Session) -> HostEnvironment:
+    if session.virtualenv.venv_backend != "none":
+        # A developer's own ComfyUI (COMFYUI_PATH) runs under its own Python, or else under this session's.
+        os.environ.setdefault("COMFYUI_PYTHON", str(Path(session.bin) / "python"))
+    return prepare(session.log)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests; those marked `host` run in a real ComfyUI. Arguments after `--` go to pytest."""
+    install(session, "test")
+    host(session)
+    # The tests look for the host that was just made, under the same torch.
+    session.run("pytest", *session.posargs, env={"LOOM_TORCH": torch_requirement()})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """What CI and pre-commit check. `nox -s lint -- --fix` puts right what can be."""
+    install(session, "lint")
+    if "--fix" in session.posargs:
+        session.run("ruff", "check", "--fix", ".")
+        session.run("ruff", "format", ".")
+    else:
+        session.run("ruff", "check", ".")
+        session.run("ruff", "format", "--check", ".")
+    session.run("pyright")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a real ComfyUI with the pack and run the demo through its API; the results are in demo/out."""
+    install(session, "test")
+    with ComfyHost(host(session), repository=ROOT) as running:
+        command = ["demo/run.py", "--url", running.url, "--base-directory", str(running.base_directory)]
+        session.run("python", *command, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def comfy(session: nox.Session) -> None:
+    """A real ComfyUI in the foreground, with the pack and the demo's model and LoRAs. Arguments go to ComfyUI."""
+    arguments = list(session.posargs)
+    port = int(arguments[arguments.index("--port") + 1]) if "--port" in arguments else 8188
+    base = ROOT / "demo" / "out" / "comfy"
+    running = ComfyHost(host(session), repository=ROOT, base_directory=base, port=port, arguments=arguments)
+    for lora in sorted((ROOT / "demo" / "loras").glob("*.safetensors")):
+        running.add_model(lora, "loras")
+    try:
+        running.start(echo=True)
+        session.log(f"ComfyUI with LoRA Loom is at {running.url} (files: {base}); Ctrl-C ends it")
+        running.wait()
+    except KeyboardInterrupt:
+        session.log("ended")
+    finally:
+        running.stop()
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Run benchmarks/*.py, or those named: `nox -s bench -- patch --device cuda`. Other arguments go to each."""
+    known = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("[!_]*.py"))}
+    chosen = [name for name in session.posargs if name in known] or list(known)
+    arguments = [word for word in session.posargs if word not in known]
+    environment = prepare(session.log, PEERS)
+    # ComfyUI first: its nodes.py must be found before our folder of that name.
+    variables = {"PYTHONPATH": os.pathsep.join([str(environment.comfy), str(ROOT)])}
+    for name in chosen:
+        session.run(str(environment.python), str(known[name]), *arguments, env=variables, external=True)
