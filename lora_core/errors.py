@@ -87,7 +87,8 @@ class AmbiguousNameError(LoomError, ValueError):
     def __init__(self, kind: str, name: str, candidates: Sequence[str]) -> None:
         self.kind, self.name, self.candidates = kind, name, tuple(candidates)
         super().__init__(
-            f"{kind} name {name!r} fits {len(candidates)} files: {', '.join(candidates)}. Give the path with its folder."
+            f"{kind} name {name!r} fits {len(candidates)} files: {', '.join(candidates)}. "
+            "Give the path with its folder."
         )
 
 
@@ -135,4 +136,33 @@ class UnknownArchitectureError(LoomError, ValueError):
         super().__init__(
             f"{file}: no known model has its modules, such as {example!r}{claim}; known models: {', '.join(known)}. "
             f"Use a LoRA for one of these, or report the file so that its family can be added."
+        )
+
+
+class UnknownCheckpointError(LoomError, ValueError):
+    """The keys and shapes of a checkpoint fit no model family in ``ARCHITECTURES``."""
+
+    def __init__(self, file: str, example: str, known: Sequence[str], hint: str = "") -> None:
+        self.file, self.example, self.known = file, example, tuple(known)
+        super().__init__(
+            f"{file}: not a checkpoint of a known model; its keys look like {example!r}; known models: "
+            f"{', '.join(known)}. {hint or 'Give a checkpoint of one of these.'}"
+        )
+
+
+class OutputExistsError(LoomError, FileExistsError):
+    """A file that would be written is there already."""
+
+    def __init__(self, file: str, hint: str = "Choose another name, or allow overwriting.") -> None:
+        self.file = file
+        super().__init__(f"{file}: is there already. {hint}")
+
+
+class DiskFullError(LoomError, OSError):
+    """There is no room for a file."""
+
+    def __init__(self, file: str, needed: int, free: int) -> None:
+        self.file, self.needed, self.free = file, needed, free
+        super().__init__(
+            f"{file}: needs {needed:,} bytes of disk, {free:,} are free. Make room, or write to another disk."
         )
