@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
+from typing import NoReturn
 
-from .adapters import ADAPTER_TYPES, Delta, Group
-from .architectures import ARCHITECTURES, Architecture
-from .architectures.spec import sliced_shape
+from .adapters import ADAPTER_TYPES
+from .architectures import ARCHITECTURES
 from .errors import (
     CorruptFileError,
-    ShapeMismatchError,
     UnknownArchitectureError,
     UnknownFormatError,
     UnmappedKeysError,
     WrongBaseError,
 )
-from .formats import FORMATS, Format, Ignored, Located, NamedRole, Names
-from .io import TensorFile, TensorRef, TensorSource
+from .fitting import Fit, Groups, fit, group_keys
+from .formats import FORMATS, Format
+from .io import TensorFile, TensorSource
 from .stack import Adapter
-from .types import MappingReport, Misfit, ModuleReport, Shape, Target
+from .types import MappingReport
 
 # Values of modelspec.architecture end in /lora, or by the letter of the specification in -lora.
 _MODELSPEC_KEYS = ("modelspec.architecture", "model_spec.architecture")
@@ -71,7 +71,7 @@ def require_complete(report: MappingReport) -> None:
     title = ARCHITECTURES.get(report.architecture).title
     first = report.misfit[0] if not report.unmatched else None
     reason = (
-        f"{first.key} has shape {list(first.got)}, {title} takes {list(first.expected)}"
+        f"{first.key} has shape {list(first.got)}, {title} takes {first.expected}"
         if first
         else next(iter(report.unmatched.values()))
     )
@@ -84,10 +84,10 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
     Arguments and errors as ``load_adapter``.
     """
     scheme = detect_format(source)
-    groups = _group(source, scheme)
+    groups = group_keys(source, scheme)
     candidates = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
-    mapped = [_map(source, scheme, groups, candidate) for candidate in candidates]
-    best = _choose(mapped, source, prefer)
+    fits = [fit(source, scheme, groups, candidate) for candidate in candidates]
+    best = _choose(fits, source, prefer)
     if not best.deltas:
         _refuse(source, scheme, groups, best, forced=architecture is not None)
     return Adapter(tuple(best.deltas), source.metadata, best.report(source, scheme))
@@ -115,165 +115,31 @@ def claimed_architecture(source: TensorSource) -> str | None:
     return None
 
 
-@lru_cache(maxsize=256)
-def _names(scheme: str, architecture: str) -> Names:
-    return FORMATS.get(scheme).names(ARCHITECTURES.get(architecture))
-
-
-@dataclass(slots=True)
-class _Groups:
-    """The keys of a file by module name; what has no module already sorted out."""
-
-    modules: dict[str, dict[str, TensorRef]] = field(default_factory=dict[str, dict[str, TensorRef]])
-    ignored: dict[str, str] = field(default_factory=dict[str, str])
-    unmatched: dict[str, str] = field(default_factory=dict[str, str])
-
-
-def _group(source: TensorSource, scheme: Format) -> _Groups:
-    groups = _Groups()
-    for key, ref in source.items():
-        found = scheme.split(key)
-        if isinstance(found, Ignored):
-            groups.ignored[key] = found.reason
-        elif found is None:
-            groups.unmatched[key] = f"not a name of the {scheme.title} format"
-        else:
-            _add(groups, found, ref)
-    return groups
-
-
-def _add(groups: _Groups, found: NamedRole, ref: TensorRef) -> None:
-    roles = groups.modules.setdefault(found.name, {})
-    if found.role in roles:
-        groups.unmatched[ref.name] = f"a second {found.role} of one module, besides {roles[found.role].name}"
-    else:
-        roles[found.role] = ref
-
-
-@dataclass(slots=True)
-class _Mapped:
-    """A file mapped onto one architecture."""
-
-    architecture: Architecture
-    deltas: list[tuple[Target, Delta]] = field(default_factory=list[tuple[Target, Delta]])
-    modules: list[ModuleReport] = field(default_factory=list[ModuleReport])
-    used: list[str] = field(default_factory=list[str])
-    unmatched: dict[str, str] = field(default_factory=dict[str, str])
-    ignored: dict[str, str] = field(default_factory=dict[str, str])
-    misfit: list[Misfit] = field(default_factory=list[Misfit])
-
-    def report(self, source: TensorSource, scheme: Format) -> MappingReport:
-        return MappingReport(
-            file=source.label,
-            format=scheme.name,
-            architecture=self.architecture.name,
-            used=tuple(self.used),
-            unmatched=self.unmatched,
-            ignored=self.ignored,
-            misfit=tuple(self.misfit),
-            modules=tuple(self.modules),
-        )
-
-
-def _map(source: TensorSource, scheme: Format, groups: _Groups, architecture: Architecture) -> _Mapped:
-    names = _names(scheme.name, architecture.name)
-    rule = scheme.alpha(source)
-    mapped = _Mapped(architecture, unmatched=dict(groups.unmatched), ignored=dict(groups.ignored))
-    for name, roles in groups.modules.items():
-        located = names.get(name)
-        if located is None:
-            mapped.unmatched |= {ref.name: f"{architecture.title} has no module {name}" for ref in roles.values()}
-            continue
-        try:
-            alpha = _alpha(source, roles, lambda rank, at=located, name=name: rule(at, name, rank))
-            _build(source, mapped, name, located, roles, alpha)
-        except ShapeMismatchError as error:
-            _add_misfit(mapped, roles, error)
-    return mapped
-
-
-def _alpha(source: TensorSource, roles: dict[str, TensorRef], rule: object) -> float | None:
-    """The alpha tensor's value, or what the format's rule says."""
-    ref = roles.get("alpha")
-    if ref is not None:
-        if ref.numel != 1:
-            raise ShapeMismatchError(source.label, ref.name, "one number", ref.shape, "The file is damaged.")
-        return ref.item()
-    down = roles.get("down")
-    return rule(down.shape[0]) if down is not None and down.shape and callable(rule) else None
-
-
-def _build(
-    source: TensorSource,
-    mapped: _Mapped,
-    name: str,
-    located: Located,
-    roles: dict[str, TensorRef],
-    alpha: float | None,
-) -> None:
-    """Turn the tensors of one module into deltas: the type that takes most of them, then the rest again."""
-    rest = {role: ref for role, ref in roles.items() if role != "alpha"}
-    built = False
-    while rest:
-        takes = {row.name: row.takes(frozenset(rest)) for row in ADAPTER_TYPES}
-        best = max(takes, key=lambda row: len(takes[row]))
-        if not takes[best]:
-            break
-        group = Group(source.label, name, {role: rest[role] for role in takes[best]}, _shapes(mapped, located), alpha)
-        for parameter, delta in ADAPTER_TYPES.get(best).build(group).items():
-            target = Target(located.module, parameter, located.slice)
-            mapped.deltas.append((target, delta))
-            mapped.modules.append(ModuleReport(name, target, delta.type, delta.rank, alpha))
-        mapped.used += [rest.pop(role).name for role in takes[best]]
-        built = True
-    for role, ref in rest.items():
-        mapped.ignored[ref.name] = f"incomplete: {_missing(role)} of this module is not in the file, so it changes nothing"
-    if "alpha" in roles:
-        if built:
-            mapped.used.append(roles["alpha"].name)
-        else:
-            mapped.ignored[roles["alpha"].name] = "an alpha without factors changes nothing"
-
-
-def _missing(role: str) -> str:
-    return {"down": "the up factor", "up": "the down factor"}.get(role, "the rest")
-
-
-def _shapes(mapped: _Mapped, located: Located) -> dict[str, Shape]:
-    module = mapped.architecture.module(located.module)
-    assert module is not None  # names() lists the architecture's own modules
-    if located.slice is None:
-        return dict(module.shapes)
-    return {parameter: sliced_shape(shape, located.slice) for parameter, shape in module.shapes.items()}
-
-
-def _add_misfit(mapped: _Mapped, roles: dict[str, TensorRef], error: ShapeMismatchError) -> None:
-    for ref in roles.values():
-        if ref.name == error.key:
-            expected = error.expected if isinstance(error.expected, tuple) else (error.expected,)
-            mapped.misfit.append(Misfit(ref.name, expected, ref.shape))
-        else:
-            mapped.ignored[ref.name] = f"belongs to {error.key}, whose shape does not fit"
-
-
-def _choose(mapped: Sequence[_Mapped], source: TensorSource, prefer: str | None) -> _Mapped:
+def _choose(fits: Sequence[Fit], source: TensorSource, prefer: str | None) -> Fit:
     """Most fitting modules; then the preferred architecture, the claimed one, the table's order."""
     claimed = claimed_architecture(source)
 
-    def rank(candidate: _Mapped) -> tuple[int, bool, bool]:
+    def rank(candidate: Fit) -> tuple[int, bool, bool]:
         name = candidate.architecture.name
         return len(candidate.deltas), name == prefer, name == claimed
 
-    return max(mapped, key=rank)
+    return max(fits, key=rank)
 
 
-def _refuse(source: TensorSource, scheme: Format, groups: _Groups, best: _Mapped, forced: bool) -> None:
+def _refuse(source: TensorSource, scheme: Format, groups: Groups, best: Fit, forced: bool) -> NoReturn:
     """Raise the error of a file of which no module fits."""
-    example = next(iter(groups.modules))
     if forced:
-        made_for = next((row.title for row in ARCHITECTURES if _map(source, scheme, groups, row).deltas), None)
+        fitting = (row.title for row in ARCHITECTURES if fit(source, scheme, groups, row).deltas)
+        made_for = next(fitting, None)
         if made_for:
-            title = best.architecture.title
-            raise WrongBaseError(source.label, made_for, title, 0, len(groups.modules))
-    says = next((source.metadata[key] for key in (*_MODELSPEC_KEYS, "ss_base_model_version") if key in source.metadata), "")
-    raise UnknownArchitectureError(source.label, example, [row.title for row in ARCHITECTURES], says)
+            raise WrongBaseError(source.label, made_for, best.architecture.title, 0, len(groups.modules))
+    strange = next((key for key in source if scheme.split(key) is None), None)
+    if strange is not None:
+        raise UnknownFormatError(source.label, strange, FORMATS.names, f"Known adapter types: {_types()}.")
+    claims = (source.metadata[key] for key in (*_MODELSPEC_KEYS, "ss_base_model_version") if key in source.metadata)
+    titles = [row.title for row in ARCHITECTURES]
+    raise UnknownArchitectureError(source.label, next(iter(groups.modules)), titles, next(claims, ""))
+
+
+def _types() -> str:
+    return ", ".join(row.title for row in ADAPTER_TYPES)

@@ -52,10 +52,10 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A tensor whose name fits a module and whose shape does not."""
+    """A tensor whose name fits a module and whose shape does not; ``expected`` is a shape or says what is wanted."""
 
     key: str
-    expected: Shape
+    expected: object
     got: Shape
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from . import sd15, sdxl
+from . import loom_demo, sd15, sdxl
 from .spec import Architecture, Component, Location, Module, Place
 
-ARCHITECTURES: Registry[Architecture] = Registry("architecture", (sd15.ARCHITECTURE, sdxl.ARCHITECTURE))
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "architecture", (sd15.ARCHITECTURE, sdxl.ARCHITECTURE, loom_demo.ARCHITECTURE)
+)
 
 __all__ = ["ARCHITECTURES", "Architecture", "Component", "Location", "Module", "Place"]

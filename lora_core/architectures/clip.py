@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Shape, Slice
-from .spec import Component, Module, Place, linear, norm
+from .spec import Component, Location, Module, Place, linear, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ def build(
         checkpoint_prefix=checkpoint_prefix,
         kohya_prefixes=kohya_prefixes,
         diffusers_prefix=component,
+        # transformers 5 dropped "text_model." from the module names of CLIPTextModel, and so from LoRA files.
+        aliases={path.removeprefix("text_model."): Location(path) for path in shapes},
         places=_open_clip_places(config, checkpoint_prefix) if layout == "open_clip" else {},
     )
 

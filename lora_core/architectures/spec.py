@@ -59,7 +59,8 @@ class Component:
         checkpoint_prefix: what a single-file checkpoint puts in front of the keys.
         kohya_prefixes: what kohya's names begin with, ``("lora_te1", "lora_te")``; the first is written.
         diffusers_prefix: folder of the diffusers pipeline, ``"unet"``.
-        fused: diffusers path -> rows of a fused module, for names that are not modules of their own.
+        aliases: further diffusers paths: rows of a fused module (``to_q`` of a ``qkv``), and names that
+            versions of the libraries changed.
         places: ``(path, parameter) -> Place`` where the checkpoint's layout differs from
             ``checkpoint_prefix + path + "." + parameter``.
     """
@@ -69,7 +70,7 @@ class Component:
     checkpoint_prefix: str
     kohya_prefixes: tuple[str, ...]
     diffusers_prefix: str
-    fused: Mapping[str, Location] = field(default_factory=dict[str, Location])
+    aliases: Mapping[str, Location] = field(default_factory=dict[str, Location])
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict[tuple[str, str], Place])
 
     @cached_property
@@ -80,7 +81,7 @@ class Component:
     @cached_property
     def diffusers(self) -> Mapping[str, Location]:
         """Diffusers (transformers) path -> location."""
-        return {module.diffusers: Location(path) for path, module in self.modules.items()} | dict(self.fused)
+        return {module.diffusers: Location(path) for path, module in self.modules.items()} | dict(self.aliases)
 
     def place(self, path: str, parameter: str) -> Place:
         """Where the checkpoint keeps this parameter."""

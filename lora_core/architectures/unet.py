@@ -86,8 +86,8 @@ def _down(rows: _Rows, config: UNetConfig) -> list[int]:
             skips.append(width)
             index += 1
         if level < len(config.channel_mult) - 1:
-            sampler = conv(width, width, 3)
-            rows.add(f"in{index:02d}", f"input_blocks.{index}.0.op", f"down_blocks.{level}.downsamplers.0.conv", sampler)
+            path = f"down_blocks.{level}.downsamplers.0.conv"
+            rows.add(f"in{index:02d}", f"input_blocks.{index}.0.op", path, conv(width, width, 3))
             skips.append(width)
             index += 1
     return skips

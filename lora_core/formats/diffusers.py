@@ -96,8 +96,9 @@ def alpha(file: TensorSource) -> Alpha:
 
     def rule(located: Located, name: str, rank: int) -> float | None:
         prefix = "unet" if located.module.component == DENOISER else located.module.component
-        value = settings.get(f"{prefix}.lora_alpha", settings.get("transformer.lora_alpha"))
-        for pattern, special in (settings.get(f"{prefix}.alpha_pattern") or {}).items():
+        value = settings.get(f"{prefix}.lora_alpha")
+        patterns = cast("dict[str, Any]", settings.get(f"{prefix}.alpha_pattern") or {})
+        for pattern, special in patterns.items():
             if re.match(rf"(.*\.)?({pattern})$", name):
                 value = special
                 break
