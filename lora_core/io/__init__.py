@@ -1,6 +1,17 @@
-"""Tensor files: header-only reading, atomic streaming writing, dtypes."""
+"""Tensor files: header-only reading, atomic streaming writing, dtypes, hashes."""
 
+from .hashes import FileHashes, file_hashes
 from .tensor_file import TensorFile
 from .tensor_ref import TensorDict, TensorRef, TensorSource
+from .writer import Entry, stream_safetensors
 
-__all__ = ["TensorDict", "TensorFile", "TensorRef", "TensorSource"]
+__all__ = [
+    "Entry",
+    "FileHashes",
+    "TensorDict",
+    "TensorFile",
+    "TensorRef",
+    "TensorSource",
+    "file_hashes",
+    "stream_safetensors",
+]

@@ -1,29 +1,23 @@
 """Header-only, memory-mapped reading of safetensors files.
 
-Opening reads the header and checks it against the size of the file; no tensor byte is touched until
-``TensorRef.load``. Layout (safetensors format): 8 bytes little-endian header length N, N bytes of JSON
-``{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {str: str}}``, then the data.
+Opening reads the header and checks it against the size of the file (``header``); no tensor byte is touched
+until ``TensorRef.load``.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
-from dataclasses import dataclass
-from math import prod
+import sys
+from io import FileIO
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
 from ..errors import CorruptFileError
-from ..types import Shape
-from .dtypes import TORCH_DTYPES, itemsize
+from .dtypes import TORCH_DTYPES
+from .header import read_header
 from .tensor_ref import TensorRef, TensorSource
-
-# The safetensors library refuses larger headers too.
-MAX_HEADER = 100_000_000
 
 
 class TensorFile(TensorSource):
@@ -44,10 +38,11 @@ class TensorFile(TensorSource):
         self.path = Path(path)
         label = self.path.name
         with self.path.open("rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            header = _read_header(handle.read(8), handle, size, label)
-            # A private map: torch wants a writable buffer, and nothing is ever written through it.
-            self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+            state = os.fstat(handle.fileno())
+            size = state.st_size
+            header = read_header(handle, size, label)
+            self._map = _private_map(handle.fileno())
+        self._state = _identity(state)
         self.data_start = 8 + header.length
         self.size = size
         refs = {
@@ -68,6 +63,18 @@ class TensorFile(TensorSource):
             return torch.frombuffer(raw, dtype=dtype).reshape(ref.shape)
         return torch.frombuffer(self._map, dtype=dtype, count=ref.numel, offset=start).reshape(ref.shape)
 
+    def reopen(self) -> FileIO:
+        """The file as an unbuffered stream of bytes, for copying ranges of it; the caller closes it.
+
+        Raises:
+            CorruptFileError: another file lies there now.
+        """
+        handle = FileIO(str(self.path), "r")
+        if _identity(os.fstat(handle.fileno())) != self._state:
+            handle.close()
+            raise CorruptFileError(self.label, "changed since it was opened", "Run again when nothing writes to it.")
+        return handle
+
     def __enter__(self) -> TensorFile:
         return self
 
@@ -78,93 +85,17 @@ class TensorFile(TensorSource):
         return f"TensorFile({self.label!r}, {len(self)} tensors)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    length: int
-    metadata: dict[str, str]
-    entries: dict[str, tuple[str, Shape, int, int]]
+def _private_map(descriptor: int) -> mmap.mmap:
+    """The file's bytes as a buffer. Torch wants a writable one, and nothing is ever written through it.
+
+    Linux counts a private writable map as memory that may be needed, and refuses one larger than RAM and swap;
+    MAP_NORESERVE says that it is not (the constant is missing in Python before 3.13; 0x4000 on x86 and ARM).
+    """
+    if sys.platform != "linux":
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)
+    return mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def _read_header(prefix: bytes, handle: Any, size: int, label: str) -> _Header:
-    """Parse and check the header of a safetensors file of ``size`` bytes."""
-    if len(prefix) < 8:
-        raise CorruptFileError(label, f"only {len(prefix)} bytes long, a safetensors file has at least 8")
-    length = int.from_bytes(prefix, "little")
-    if length > MAX_HEADER or 8 + length > size:
-        if prefix[:2] == b"PK" or prefix[:1] == b"\x80":
-            raise CorruptFileError(
-                label, "a pickle (PyTorch .pt/.ckpt), not safetensors", "Convert it to safetensors first."
-            )
-        if prefix.lstrip()[:1] == b"<":
-            raise CorruptFileError(label, "a web page, not safetensors (a failed download)")
-        raise CorruptFileError(label, f"header says {length} bytes, the file has {size}: truncated or not safetensors")
-    raw = handle.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique(label))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CorruptFileError(label, f"header is not JSON ({error})") from None
-    if not isinstance(header, dict):
-        raise CorruptFileError(label, f"header is a JSON {type(header).__name__}, expected an object")
-    table = cast("dict[str, Any]", header)
-    metadata = _metadata(table.pop("__metadata__", None), label)
-    entries = {name: _entry(name, fields, size - 8 - length, label) for name, fields in table.items()}
-    ordered = sorted(entries.items(), key=lambda item: (item[1][2], item[1][3]))
-    _check_coverage(ordered, size - 8 - length, label)
-    return _Header(length, metadata, dict(ordered))
-
-
-def _unique(label: str) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            seen: set[str] = set()
-            twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise CorruptFileError(label, f"key {twice!r} stands twice in the header")
-        return result
-
-    return pairs
-
-
-def _metadata(value: Any, label: str) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise CorruptFileError(label, "__metadata__ is not an object of strings")
-    # Some writers store numbers; they are readable, and the reference library alone insists on strings.
-    items = cast("dict[str, Any]", value).items()
-    return {key: text if isinstance(text, str) else json.dumps(text) for key, text in items}
-
-
-def _entry(name: str, fields: Any, data_size: int, label: str) -> tuple[str, Shape, int, int]:
-    try:
-        dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
-        numbers = [*shape, begin, end]
-    except (KeyError, TypeError, ValueError):
-        raise CorruptFileError(label, f"{name}: header entry lacks dtype, shape or data_offsets") from None
-    if dtype not in TORCH_DTYPES:
-        raise CorruptFileError(
-            label, f"{name}: dtype {dtype!r} is not known to this version", "Update LoRA Loom or torch."
-        )
-    if any(type(number) is not int or number < 0 for number in numbers):
-        raise CorruptFileError(label, f"{name}: shape {shape} or offsets [{begin}, {end}] are not whole numbers >= 0")
-    if not begin <= end <= data_size:
-        raise CorruptFileError(
-            label, f"{name}: bytes {begin} to {end}, but only {data_size} bytes of data are there: truncated"
-        )
-    expected = prod(shape) * itemsize(dtype)
-    if end - begin != expected:
-        raise CorruptFileError(label, f"{name}: {end - begin} bytes, expected {expected} for {dtype} {list(shape)}")
-    return str(dtype), tuple(shape), begin, end
-
-
-def _check_coverage(ordered: list[tuple[str, tuple[str, Shape, int, int]]], data_size: int, label: str) -> None:
-    """Tensors lie one behind the other and fill the data section."""
-    position = 0
-    for name, (_, _, begin, end) in ordered:
-        if begin < position:
-            raise CorruptFileError(label, f"{name}: overlaps the tensor before it ({begin} < {position})")
-        if begin > position:
-            raise CorruptFileError(label, f"{name}: {begin - position} bytes before it belong to no tensor")
-        position = end
-    if position != data_size:
-        raise CorruptFileError(label, f"{data_size - position} bytes behind the last tensor belong to no tensor")
+def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
