@@ -73,7 +73,15 @@ def comfy(session: nox.Session) -> None:
     arguments = list(session.posargs)
     port = int(arguments[arguments.index("--port") + 1]) if "--port" in arguments else 8188
     base = ROOT / "demo" / "out" / "comfy"
-    running = ComfyHost(host(session), repository=ROOT, base_directory=base, port=port, arguments=arguments)
+    environment = host(session)
+    running = ComfyHost(
+        environment,
+        repository=ROOT,
+        base_directory=base,
+        port=port,
+        cpu=not environment.has_gpu(),
+        arguments=arguments,
+    )
     for lora in sorted((ROOT / "demo" / "loras").glob("*.safetensors")):
         running.add_model(lora, "loras")
     try:

@@ -15,8 +15,12 @@ from host_harness.host import ComfyHost
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`gpu` is the one mark that a machine may lack the means for."""
+    """`host` follows from the fixtures; `gpu` is the one mark that a machine may lack the means for."""
+    for item in items:
+        if {"comfy", "comfy_environment"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.host)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

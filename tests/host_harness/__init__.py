@@ -5,8 +5,7 @@ In a test, through the fixtures of `tests/conftest.py`:
     import pytest
     from host_harness.prompts import HostPromptError
 
-    pytestmark = pytest.mark.host                     # every test that uses `comfy` needs the mark
-
+    # A test that asks for `comfy` or `comfy_environment` is marked `host` by itself.
     def test_something(comfy, sd15_checkpoint):       # comfy: ComfyHost, one process per pytest session
         name = comfy.add_model(sd15_checkpoint, "checkpoints")        # linked into models/; returns the loader's name
         comfy.loras / "styles" / "ink.safetensors"    # also .checkpoints .input .output .pack .base_directory (Path)

@@ -41,6 +41,10 @@ class HostEnvironment:
     comfy: Path
     python: Path
 
+    def has_gpu(self) -> bool:
+        probe = "import torch; raise SystemExit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))"
+        return not subprocess.run([str(self.python), "-c", probe], env=host_variables(), check=False).returncode
+
     def run_code(self, code: str, *arguments: str, timeout: float = 600) -> str:
         """Run Python inside the host's environment, `comfy` importable, no server; return standard output.
 
