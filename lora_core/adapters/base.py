@@ -35,15 +35,20 @@ class Delta(ABC):
 
     Attributes:
         type: name in ``ADAPTER_TYPES``.
-        tensor_names: keys in the file.
+        tensors: what it reads from the file; the alpha was read before.
         rank: of the factors, None where the type has none.
         scale: alpha / rank; 1 where the type has no alpha.
     """
 
     type: str
-    tensor_names: tuple[str, ...]
+    tensors: tuple[TensorRef, ...]
     rank: int | None = None
     scale: float = 1.0
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """Keys in the file."""
+        return tuple(tensor.name for tensor in self.tensors)
 
     @abstractmethod
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
@@ -76,10 +81,6 @@ class Group(NamedTuple):
     def weight(self) -> Shape:
         """Shape of the module's weight."""
         return self.shapes["weight"]
-
-    def names(self, *roles: str) -> tuple[str, ...]:
-        """The keys that hold these roles."""
-        return tuple(self.roles[role].name for role in roles if role in self.roles)
 
     def misfit(self, role: str, expected: object) -> ShapeMismatchError:
         """The error that says that this role's tensor does not fit the module."""

@@ -31,7 +31,7 @@ class DoraDelta(Delta):
 
     def __init__(self, direction: LoraDelta, magnitude: TensorRef, per_output: bool) -> None:
         self.direction, self.magnitude, self.per_output = direction, magnitude, per_output
-        self.tensor_names = (*direction.tensor_names, magnitude.name)
+        self.tensors = (*direction.tensors, magnitude)
         self.rank, self.scale = direction.rank, direction.scale
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
@@ -41,7 +41,7 @@ class DoraDelta(Delta):
         magnitude = self.magnitude.load(weight.device, weight.dtype)
         kept = 0 if self.per_output else 1
         others = [dim for dim in range(weight.dim()) if dim != kept]
-        norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True)
+        norm = moved.square().sum(dim=others, keepdim=True).sqrt()
         # A column of zeros has no direction; the smallest step keeps it zero instead of NaN.
         norm = norm + torch.finfo(weight.dtype).eps
         shape = [1] * weight.dim()

@@ -22,7 +22,7 @@ class FullDelta(Delta):
 
     def __init__(self, difference: TensorRef) -> None:
         self.difference = difference
-        self.tensor_names = (difference.name,)
+        self.tensors = (difference,)
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
         difference = self.difference.load(weight.device, weight.dtype).reshape(weight.shape)

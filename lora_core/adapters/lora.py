@@ -20,17 +20,14 @@ class LoraDelta(Delta):
     """An additive low-rank change of a linear or convolution weight.
 
     Args:
-        names: keys in the file.
         up, down, mid: stored factors; mid is None but for the Tucker form.
         scale: alpha / rank.
     """
 
     type = "lora"
 
-    def __init__(
-        self, names: tuple[str, ...], up: TensorRef, down: TensorRef, mid: TensorRef | None, scale: float
-    ) -> None:
-        self.tensor_names = names
+    def __init__(self, up: TensorRef, down: TensorRef, mid: TensorRef | None, scale: float) -> None:
+        self.tensors = (down, up) if mid is None else (down, up, mid)
         self.up, self.down, self.mid = up, down, mid
         self.rank = up.shape[1]
         self.scale = scale
@@ -59,6 +56,8 @@ def build(group: Group) -> Mapping[str, Delta]:
 def build_weight(group: Group) -> LoraDelta:
     """Check the factors against the module and wrap them; DoRA uses it too."""
     up, down, mid = group.roles["up"], group.roles["down"], group.roles.get("mid")
+    if len(group.weight) < 2:
+        raise group.misfit("down", f"no factors, the weight is a vector of {group.weight[0]}")
     out, inner = group.weight[0], group.weight[1:]
     rank = down.shape[0] if down.shape else 0
     if len(down.shape) < 2 or rank == 0:
@@ -76,7 +75,7 @@ def build_weight(group: Group) -> LoraDelta:
         if mid.shape != (up.shape[1], rank, *inner[1:]):
             raise group.misfit("mid", (up.shape[1], rank, *inner[1:]))
     scale = 1.0 if group.alpha is None else group.alpha / rank
-    return LoraDelta(group.names("down", "up", "mid"), up, down, mid, scale)
+    return LoraDelta(up, down, mid, scale)
 
 
 TYPE = AdapterType("lora", "LoRA / LoCon", frozenset({"down", "up"}), frozenset({"mid"}), build)
