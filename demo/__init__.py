@@ -1,0 +1,1 @@
+"""The demo: a small text-to-image model of our own, two LoRAs on it, and checks that they learned."""

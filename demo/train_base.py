@@ -1,0 +1,165 @@
+"""Train the demo's UNet and text encoder together on Fluent Flat without food.
+
+    python -m demo.train_base --minutes 95
+
+v-prediction with min-SNR weights, empty captions now and then for guidance, an average of the
+weights (EMA) to sample from. Started again, it goes on from its last checkpoint; a larger
+--minutes stretches the schedule. Needs the codec of `train_vae` and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from demo.dataset import FLAT, load_images, read_items, select
+from demo.objective import (
+    add_noise,
+    min_snr_weights,
+    stratified_timesteps,
+    velocity,
+)
+from demo.pipeline import MODEL, Demo, build_text_encoder, build_unet, save_demo
+from demo.sample import grid, sample_images
+from demo.schedule import Budget
+from demo.train_vae import jitter
+
+SHEET = [
+    "red heart", "cat face", "cactus", "guitar", "rocket", "ghost", "umbrella", "key",
+    "sunflower", "fire engine", "owl", "house", "crown", "snowman", "butterfly", "red apple",
+]  # fmt: skip
+
+
+class Average:
+    """Exponential moving average of parameters, faster while there are few steps.
+
+    mean <- mean + (1 - d) (weight - mean),  d = min(decay, (1 + step) / (10 + step))
+    """
+
+    def __init__(self, modules: list[nn.Module], decay: float) -> None:
+        self.parameters = [p for module in modules for p in module.parameters()]
+        self.means = [p.detach().clone() for p in self.parameters]
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        weight = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
+        torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], weight)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and means; a second call undoes the first."""
+        for parameter, mean in zip(self.parameters, self.means, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(kept)
+
+
+def cache_latents(demo: Demo, images: Tensor, variants: int) -> Tensor:
+    """Latents of every picture, as it is and jittered: (variants, n, 16, 8, 8)."""
+    generator = torch.Generator().manual_seed(0)
+    views = [images] + [jitter(images, generator) for _ in range(variants - 1)]
+    return torch.stack([demo.encode(view) for view in views])
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    items = select(read_items(FLAT), food=False)
+    demo = Demo(
+        build_unet(),
+        build_text_encoder(),
+        CLIPTokenizer.from_pretrained(args.model / "tokenizer"),
+        AutoencoderKL.from_pretrained(args.model / "vae").float().eval(),
+    )
+    latents = cache_latents(demo, load_images(items), args.variants)
+    tokens = demo.tokens([item.text for item in items])
+    empty = demo.tokens([""])[0]
+    unet = demo.unet.to(memory_format=torch.channels_last)
+    modules: list[nn.Module] = [unet, demo.text_encoder]
+    average = Average(modules, args.ema)
+    optimizer = torch.optim.AdamW(average.parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    state_file = args.work / "base_state.pt"
+    args.work.mkdir(parents=True, exist_ok=True)
+    step, spent = 0, 0.0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        unet.load_state_dict(state["unet"])
+        demo.text_encoder.load_state_dict(state["text_encoder"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.means = state["means"]
+        step, spent = state["step"], state["spent"]
+        print(f"going on from step {step}, {spent / 60:.1f} minutes", flush=True)
+    budget = Budget(args.minutes, spent)
+
+    def save() -> None:
+        state = {"unet": unet.state_dict(), "text_encoder": demo.text_encoder.state_dict()}
+        state |= {"optimizer": optimizer.state_dict(), "means": average.means}
+        partial = state_file.with_suffix(".partial")
+        torch.save(state | {"step": step, "spent": budget.spent}, partial)
+        partial.replace(state_file)
+        average.swap()
+        save_demo(demo, args.model)
+        sheet = grid(sample_images(demo, SHEET, steps=20), across=8)
+        sheet.save(args.work / f"base_{step:06d}.png")
+        average.swap()
+
+    saved = logged = time.monotonic()
+    losses: list[float] = []
+    while not budget.is_over:
+        for group in optimizer.param_groups:
+            group["lr"] = budget.rate(args.lr)
+        chosen = torch.randint(len(items), (args.batch,))
+        view = torch.randint(args.variants, (args.batch,))
+        clean = latents[view, chosen]
+        caption = tokens[chosen]
+        dropped = torch.rand(args.batch) < args.dropout
+        caption = torch.where(dropped[:, None], empty, caption)
+        timesteps = stratified_timesteps(args.batch)
+        noise = torch.randn_like(clean)
+        noisy = add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        context = demo.text_encoder(caption).last_hidden_state
+        output = unet(noisy, timesteps, context).sample
+        error = (output - velocity(clean, noise, timesteps)).square().mean(dim=(1, 2, 3))
+        loss = (error * min_snr_weights(timesteps)).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(average.parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        average.update(step)
+        losses.append(loss.item())
+        now = time.monotonic()
+        if now - logged > 30:
+            logged = now
+            mean = sum(losses) / len(losses)
+            print(f"step {step} {budget.progress:.1%} loss {mean:.4f}", flush=True)
+            losses.clear()
+        if now - saved > 60 * args.save_minutes:
+            saved = now
+            save()
+    save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", type=Path, default=MODEL, help="the pipeline folder")
+    parser.add_argument("--work", type=Path, default=Path("demo/out/train"), help="checkpoints")
+    parser.add_argument("--minutes", type=float, default=95, help="training time, restarts included")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--variants", type=int, default=4, help="views of each picture")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--dropout", type=float, default=0.1, help="share of empty captions")
+    parser.add_argument("--seed", type=int, default=0)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
