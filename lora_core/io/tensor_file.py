@@ -63,6 +63,18 @@ class TensorFile(TensorSource):
             return torch.frombuffer(raw, dtype=dtype).reshape(ref.shape)
         return torch.frombuffer(self._map, dtype=dtype, count=ref.numel, offset=start).reshape(ref.shape)
 
+    def forget(self, ref: TensorRef) -> None:
+        """Give back the memory of a tensor that was read: its pages come from the file again when needed.
+
+        Without it a pass over a large file holds all of it, though the system could take the pages back.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            # Whole pages inside the range: others may be in use by the neighbours.
+            first = -(-(self.data_start + ref.begin) // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = (self.data_start + ref.end) // mmap.PAGESIZE * mmap.PAGESIZE
+            if first < last:
+                self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def reopen(self) -> FileIO:
         """The file as an unbuffered stream of bytes, for copying ranges of it; the caller closes it.
 

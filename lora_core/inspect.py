@@ -1,0 +1,102 @@
+"""What a LoRA file is, as data that JSON takes: ``loom inspect --json`` and the nodes' ``report``.
+
+Every tensor of the file is in exactly one of used, unmatched, ignored and misfit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from .io import file_hashes
+from .mapping import load_adapter
+from .stack import Adapter
+from .trigger_words import trigger_words
+from .types import Misfit, ModuleKey, ModuleReport, Slice
+
+Json = dict[str, object]
+
+
+def inspect_file(
+    path: str | os.PathLike[str], architecture: str | None = None, *, modules: bool = False, hashes: bool = True
+) -> Json:
+    """Read a LoRA file and say what it is.
+
+    Args:
+        path: a safetensors file.
+        architecture: as for ``load_adapter``: found when None.
+        modules: list each adapted module too.
+        hashes: compute them, which reads the whole file; without, ``"hashes"`` is missing.
+
+    Raises:
+        as ``load_adapter``.
+    """
+    report = describe(load_adapter(path, architecture), path=path, modules=modules)
+    if hashes:
+        found = file_hashes(path)
+        report["hashes"] = {"sha256": found.sha256, "autov2": found.autov2, "autov3": found.autov3}
+    return report
+
+
+def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, modules: bool = False) -> Json:
+    """The report of an adapter that is loaded; ``path`` lets the words beside the file be found."""
+    mapping = adapter.report
+    result: Json = {
+        "file": mapping.file,
+        "format": mapping.format,
+        "architecture": mapping.architecture,
+        "adapter_types": _counted(module.type for module in _once(mapping.modules)),
+        "components": _counted(module.target.module.component for module in _once(mapping.modules)),
+        "ranks": _ranks(mapping.modules),
+        "tensors": {
+            "total": mapping.total,
+            "used": len(mapping.used),
+            "unmatched": list(mapping.unmatched),
+            "ignored": dict(mapping.ignored),
+            "misfit": [misfit_json(misfit) for misfit in mapping.misfit],
+        },
+        "trigger_words": trigger_words(path, adapter.metadata),
+        "metadata": dict(adapter.metadata),
+    }
+    if modules:
+        result["modules"] = [_module(module) for module in mapping.modules]
+    return result
+
+
+def misfit_json(misfit: Misfit) -> Json:
+    """``expected`` is a shape, or a text that says what is wanted."""
+    expected = misfit.expected
+    shape = list(expected) if isinstance(expected, tuple) else str(expected)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return {"key": misfit.key, "expected": shape, "got": list(misfit.got)}
+
+
+def _module(module: ModuleReport) -> Json:
+    target = module.target
+    return {
+        "name": module.name,
+        "component": target.module.component,
+        "module": target.module.path,
+        "slice": None if target.slice is None else list(target.slice),
+        "type": module.type,
+        "rank": module.rank,
+        "alpha": module.alpha,
+    }
+
+
+def _once(modules: Iterable[ModuleReport]) -> list[ModuleReport]:
+    """Each module once: the differences of its weight and of its bias count as one."""
+    seen: dict[tuple[ModuleKey, Slice | None, str], ModuleReport] = {}
+    for module in modules:
+        seen.setdefault((module.target.module, module.target.slice, module.type), module)
+    return list(seen.values())
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _ranks(modules: Iterable[ModuleReport]) -> dict[str, int]:
+    """rank -> number of modules, smallest rank first; JSON has texts as keys."""
+    counts = Counter(module.rank for module in modules if module.rank is not None)
+    return {str(rank): counts[rank] for rank in sorted(counts)}

@@ -1,0 +1,158 @@
+"""The folder of a diffusers pipeline, seen as the single-file checkpoint that it would be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from ..architectures import ARCHITECTURES, Architecture, Component
+from ..architectures.spec import sliced_shape
+from ..errors import CorruptFileError, UnknownCheckpointError
+from ..io import TensorFile, TensorRef
+from ..io.dtypes import itemsize
+from ..types import VAE, ModuleKey, Shape, Target
+from . import vae_names
+from .source import Checkpoint, Piece, Stored
+
+# Metadata of what is written: the folder's configurations as JSON, component -> configuration. A single file says
+# nothing else of widths, prediction type and scaling.
+CONFIGS_KEY = "loom.pipeline"
+
+_WEIGHTS = ("diffusion_pytorch_model", "model")
+_VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
+_CONFIGS = ("config.json", "scheduler_config.json")
+_POSITION_IDS = "embeddings.position_ids"
+
+
+def open_folder(path: Path) -> Checkpoint:
+    """Open a pipeline folder and find its architecture; errors as ``open_checkpoint``."""
+    path = path.resolve()  # its name is shown, so "." must have one
+    parts = {name: _component(path, name) for name in _names(path)}
+    refs = {name: _refs(files) for name, files in parts.items()}
+    best = max(ARCHITECTURES, key=lambda row: _score(refs, row))
+    if not _score(refs, best):
+        example = next((f"{name}/{key}" for name, found in refs.items() for key in found), "")
+        hint = "" if example else "It has no safetensors files of a UNet or text encoder."
+        raise UnknownCheckpointError(path.name, example, [row.title for row in ARCHITECTURES], hint)
+    tensors: dict[str, Stored] = {}
+    left_out: dict[str, str] = {}
+    for component in best.components:
+        found = refs.get(component.diffusers_prefix, {})
+        pieces, rest = _assembled(component, found, best)
+        tensors |= {key: _stored(path.name, key, put_together) for key, put_together in pieces.items()}
+        left_out |= {f"{component.diffusers_prefix}/{key}": reason for key, reason in rest.items()}
+    vae = refs.get(VAE, {})
+    levels = vae_names.levels_of(vae)
+    for name, ref in vae.items():
+        key = vae_names.PREFIX + vae_names.checkpoint_name(name, levels)
+        tensors[key] = Stored(vae_names.checkpoint_shape(name, ref.shape), ref.dtype, (Piece(ref),))
+    return Checkpoint(
+        label=path.name,
+        architecture=best,
+        metadata={CONFIGS_KEY: json.dumps(_configs(path), sort_keys=True)},
+        tensors=tensors,
+        places={
+            target.whole: place
+            for component in best.components
+            for _, target, _ in _parameters(component)
+            if (place := best.place(target.whole)) is not None and place.key in tensors
+        },
+        files={f"{name}/{file.path.name}": file.path for name, files in parts.items() for file in files},
+        left_out=left_out,
+    )
+
+
+def _names(path: Path) -> list[str]:
+    """The folders of weights that are there, the architectures' and the VAE's."""
+    known = dict.fromkeys(component.diffusers_prefix for row in ARCHITECTURES for component in row.components)
+    return [name for name in (*known, VAE) if (path / name).is_dir()]
+
+
+def _component(path: Path, name: str) -> list[TensorFile]:
+    """The weight files of one component: one, or the parts of a sharded one."""
+    folder = path / name
+    for stem in (f"{weights}{variant}" for weights in _WEIGHTS for variant in _VARIANTS):
+        single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+        if single.is_file():
+            return [TensorFile(single)]
+        if index.is_file():
+            parts: dict[str, str] = _json(index, f"{path.name}/{name}").get("weight_map", {})
+            return [TensorFile(folder / part) for part in sorted(set(parts.values()))]
+    what = "holds no safetensors weights"
+    raise CorruptFileError(f"{path.name}/{name}", what, "Save the pipeline with safe_serialization=True.")
+
+
+def _refs(files: list[TensorFile]) -> dict[str, TensorRef]:
+    """Tensors by diffusers name; transformers 5 may leave out the text encoder's ``text_model`` level."""
+    refs = {key: ref for file in files for key, ref in file.items()}
+    if "embeddings.token_embedding.weight" not in refs:
+        return refs
+    return {key if key.startswith("text_projection") else f"text_model.{key}": ref for key, ref in refs.items()}
+
+
+def _parameters(component: Component) -> Iterator[tuple[str, Target, Shape]]:
+    """(diffusers name, target, shape) of every parameter; a fused one under each of the names of its rows."""
+    for path, location in component.diffusers.items():
+        for parameter, shape in component.modules[location.path].shapes.items():
+            target = Target(ModuleKey(component.name, location.path), parameter, location.slice)
+            yield f"{path}.{parameter}", target, sliced_shape(shape, location.slice) if location.slice else shape
+
+
+def _score(refs: Mapping[str, Mapping[str, TensorRef]], architecture: Architecture) -> int:
+    """Parameters that are there with the architecture's shape, of the components that are at least half there."""
+    total = 0
+    for component in architecture.components:
+        found = refs.get(component.diffusers_prefix, {})
+        fits = [name in found and found[name].shape == shape for name, _, shape in _parameters(component)]
+        total += sum(fits) if sum(fits) * 2 >= len(fits) else 0
+    return total
+
+
+def _assembled(
+    component: Component, found: Mapping[str, TensorRef], architecture: Architecture
+) -> tuple[dict[str, list[Piece]], dict[str, str]]:
+    """Checkpoint key -> pieces, and the names that have no place in a checkpoint -> reason."""
+    pieces: dict[str, list[Piece]] = {}
+    rest = dict(found)
+    for name, target, _ in _parameters(component):
+        place = architecture.place(target)
+        if name in rest and place is not None:
+            pieces.setdefault(place.key, []).append(Piece(rest.pop(name), place.slice, place.transposed))
+    left_out: dict[str, str] = {}
+    for name, ref in rest.items():
+        if name.endswith(_POSITION_IDS) and not component.places:
+            pieces[f"{component.checkpoint_prefix}{name}"] = [Piece(ref)]
+        else:
+            left_out[name] = f"a single-file checkpoint of {architecture.title} has no such tensor"
+    return pieces, left_out
+
+
+def _stored(label: str, key: str, pieces: list[Piece]) -> Stored:
+    shape = pieces[0].ref.shape
+    if pieces[0].transposed:
+        shape = shape[::-1]
+    if (part := pieces[0].slice) is not None:
+        length = sum(piece.slice.length for piece in pieces if piece.slice)
+        if length != max(piece.slice.start + piece.slice.length for piece in pieces if piece.slice):
+            raise CorruptFileError(label, f"parts of {key} are missing: {len(pieces)} are there")
+        shape = (*shape[: part.dim], length, *shape[part.dim + 1 :])
+    widest = max((piece.ref.dtype for piece in pieces), key=itemsize)
+    return Stored(shape, widest, tuple(pieces))
+
+
+def _configs(path: Path) -> dict[str, Any]:
+    """component -> its configuration, scheduler included."""
+    files = [folder / name for folder in sorted(path.iterdir()) if folder.is_dir() for name in _CONFIGS]
+    return {file.parent.name: _json(file, path.name) for file in files if file.is_file()}
+
+
+def _json(path: Path, label: str) -> dict[str, Any]:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFileError(f"{label}/{path.name}", f"is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CorruptFileError(f"{label}/{path.name}", "is not a JSON object")
+    return cast("dict[str, Any]", content)

@@ -1,0 +1,119 @@
+"""Single-file checkpoints: whole ones, and files of one component under the prefixes in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..architectures import ARCHITECTURES, Architecture, Component, Module, Place
+from ..architectures.spec import sliced_shape
+from ..errors import UnknownCheckpointError
+from ..formats import FORMATS
+from ..io import TensorFile, TensorSource
+from ..types import DENOISER, ModuleKey, Shape, Target
+from .source import Checkpoint, Piece, Stored
+
+Layout = Callable[[Component, Module, str], "Place | None"]
+
+
+def open_file(path: Path) -> Checkpoint:
+    """Open a safetensors checkpoint and find its architecture; errors as ``open_checkpoint``."""
+    file = TensorFile(path)
+    best = max((_fit(file, row) for row in ARCHITECTURES), key=lambda fit: fit.score)
+    if not best.recognised:
+        raise UnknownCheckpointError(file.label, next(iter(file), ""), _titles(), _hint(file))
+    tensors = {key: Stored(ref.shape, ref.dtype, (Piece(ref),)) for key, ref in file.items()}
+    return Checkpoint(file.label, best.architecture, file.metadata, tensors, best.places, {file.label: file.path})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How well a file fits an architecture.
+
+    Args:
+        score: parameters that are there with the architecture's shape.
+        recognised: at least half of one component is there.
+        places: where the parameters lie.
+    """
+
+    architecture: Architecture
+    score: int
+    recognised: bool
+    places: Mapping[Target, Place]
+
+
+def _fit(file: TensorSource, architecture: Architecture) -> _Fit:
+    total, recognised = 0, False
+    places: dict[Target, Place] = {}
+    for component in architecture.components:
+        found = max((_located(file, component, layout) for layout in _LAYOUTS), key=lambda fit: fit[0])
+        size = sum(len(module.shapes) for module in component.modules.values())
+        if found[0] * 2 >= size:
+            total += found[0]
+            recognised = True
+            places |= found[1]
+    return _Fit(architecture, total, recognised, places)
+
+
+def _located(file: TensorSource, component: Component, layout: Layout) -> tuple[int, dict[Target, Place]]:
+    """Parameters with the right shape, and the place of each parameter that the file has."""
+    score = 0
+    places: dict[Target, Place] = {}
+    for module, parameter, shape in _parameters(component):
+        place = layout(component, module, parameter)
+        if place is not None and place.key in file:
+            stored = file[place.key].shape
+            if place.slice is not None:
+                stored = sliced_shape(stored, place.slice) if len(stored) > place.slice.dim else ()
+            # A variant may have a layer of another width (inpainting models: nine input channels).
+            score += (stored[::-1] if place.transposed else stored) == shape
+            places[Target(ModuleKey(component.name, module.path), parameter)] = place
+    return score, places
+
+
+def _parameters(component: Component) -> Iterator[tuple[Module, str, Shape]]:
+    for module in component.modules.values():
+        for parameter, shape in module.shapes.items():
+            yield module, parameter, shape
+
+
+def _checkpoint(component: Component, module: Module, parameter: str) -> Place | None:
+    return component.place(module.path, parameter)
+
+
+def _old_clip(component: Component, module: Module, parameter: str) -> Place | None:
+    """Early SD 1 checkpoints and merges of them: the text encoder without its ``text_model`` level."""
+    path = module.path.removeprefix("text_model.")
+    return Place(f"{component.checkpoint_prefix}{path}.{parameter}") if path != module.path else None
+
+
+def _prefixed_denoiser(component: Component, module: Module, parameter: str) -> Place | None:
+    """A denoiser alone, as ComfyUI's UNet files have it."""
+    return Place(f"diffusion_model.{module.path}.{parameter}") if component.name == DENOISER else None
+
+
+def _bare(component: Component, module: Module, parameter: str) -> Place | None:
+    """A component alone, without any prefix."""
+    return Place(f"{module.path}.{parameter}")
+
+
+def _diffusers(component: Component, module: Module, parameter: str) -> Place | None:
+    """The file of one component in the folder of a diffusers pipeline."""
+    return Place(f"{module.diffusers}.{parameter}")
+
+
+_LAYOUTS: tuple[Layout, ...] = (_checkpoint, _old_clip, _prefixed_denoiser, _bare, _diffusers)
+
+
+def _titles() -> list[str]:
+    return [row.title for row in ARCHITECTURES]
+
+
+def _hint(file: TensorSource) -> str:
+    """Say so where a LoRA was given for a checkpoint."""
+    if not file:
+        return "It holds no tensor."
+    if any(row.recognise(file) * 2 >= len(file) for row in FORMATS):
+        return "It looks like a LoRA: give it as one, and a checkpoint in its place."
+    return ""
