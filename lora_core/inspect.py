@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from .io import file_hashes
 from .mapping import load_adapter
 from .stack import Adapter
-from .trigger_words import trigger_words
+from .trigger_words import find_words
 from .types import Misfit, ModuleKey, ModuleReport, Slice
 
 Json = dict[str, object]
@@ -42,6 +42,7 @@ def inspect_file(
 def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, modules: bool = False) -> Json:
     """The report of an adapter that is loaded; ``path`` lets the words beside the file be found."""
     mapping = adapter.report
+    found = find_words(path, adapter.metadata)
     result: Json = {
         "file": mapping.file,
         "format": mapping.format,
@@ -56,9 +57,11 @@ def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, mo
             "ignored": dict(mapping.ignored),
             "misfit": [misfit_json(misfit) for misfit in mapping.misfit],
         },
-        "trigger_words": trigger_words(path, adapter.metadata),
+        "trigger_words": found.words,
         "metadata": dict(adapter.metadata),
     }
+    if found.notes:
+        result["notes"] = found.notes  # a broken file beside the LoRA, say
     if modules:
         result["modules"] = [_module(module) for module in mapping.modules]
     return result

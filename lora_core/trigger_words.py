@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from .metadata import read_metadata
 from .sidecars import Sidecar, read_sidecars
 from .untrusted import words
+
+
+class FoundWords(NamedTuple):
+    """Trigger words, and what could not be read on the way, for the user."""
+
+    words: list[str]
+    notes: list[str]
 
 
 def trigger_words(path: str | os.PathLike[str] | None, metadata: Mapping[str, str]) -> list[str]:
@@ -26,6 +34,12 @@ def trigger_words(path: str | os.PathLike[str] | None, metadata: Mapping[str, st
     >>> trigger_words(None, {"modelspec.trigger_phrase": "ink style, bold"})
     ['ink style', 'bold']
     """
+    return find_words(path, metadata).words
+
+
+def find_words(path: str | os.PathLike[str] | None, metadata: Mapping[str, str]) -> FoundWords:
+    """As ``trigger_words``, with the notes on headers and sidecars that could not be read."""
     header = read_metadata(metadata)
     beside = Sidecar() if path is None else read_sidecars(path)
-    return list(words([*header.trigger_words, *beside.trigger_words]) or header.frequent_tags)
+    found = words([*header.trigger_words, *beside.trigger_words]) or header.frequent_tags
+    return FoundWords(list(found), [*header.notes, *beside.notes])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lora_core.trigger_words import trigger_words
+from lora_core.trigger_words import find_words, trigger_words
 
 GUESS = {"ss_tag_frequency": json.dumps({"10_ink": {"guess": 12, "tree": 3}})}
 
@@ -26,3 +26,15 @@ def test_the_guess_is_only_for_files_of_which_nothing_else_is_known(tmp_path: Pa
 
 def test_no_source_no_words():
     assert trigger_words(None, {}) == []
+
+
+def test_what_could_not_be_read_is_said(tmp_path: Path):
+    (tmp_path / "ink.json").write_text("{", "utf-8")
+
+    found = find_words(tmp_path / "ink.safetensors", {"ss_tag_frequency": "{", "modelspec.trigger_phrase": "ink"})
+
+    assert found.words == ["ink"]
+    assert [note.split(":")[0] for note in found.notes] == [
+        "ss_tag_frequency in the header",
+        "ink.json beside the LoRA is left out",
+    ]
