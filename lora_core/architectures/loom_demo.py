@@ -20,7 +20,7 @@ UNET = unet.UNetConfig(
 ARCHITECTURE = Architecture(
     name="loom_demo",
     title="Loom Demo",
-    components=(
+    build=lambda: (
         unet.build(UNET),
         clip.build(
             clip.ClipConfig(width=128, layers=2, vocabulary=1024),

@@ -13,7 +13,7 @@ UNET = unet.UNetConfig(
 ARCHITECTURE = Architecture(
     name="sd15",
     title="SD 1.5",
-    components=(
+    build=lambda: (
         unet.build(UNET),
         clip.build(
             clip.ClipConfig(width=768, layers=12),

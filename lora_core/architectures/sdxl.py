@@ -19,7 +19,7 @@ UNET = unet.UNetConfig(
 ARCHITECTURE = Architecture(
     name="sdxl",
     title="SDXL",
-    components=(
+    build=lambda: (
         unet.build(UNET),
         clip.build(
             clip.ClipConfig(width=768, layers=12),

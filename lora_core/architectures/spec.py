@@ -6,7 +6,7 @@ Nothing here computes with tensors. A row of ``ARCHITECTURES`` is an ``Architect
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -96,7 +96,8 @@ class Architecture:
     Args:
         name: id in tables and reports, ``"sd15"``.
         title: name for people, ``"SD 1.5"``.
-        components: denoiser and text encoders.
+        build: makes the denoiser and the text encoders, thousands of small objects: at first use, since importing
+            the library would otherwise cost a host a tenth of a second per family.
         modelspec: values of ``modelspec.architecture`` that mean this family.
         base_versions: values of kohya's ``ss_base_model_version`` that mean it.
         pipeline: class names in ``model_index.json`` that mean it.
@@ -104,10 +105,15 @@ class Architecture:
 
     name: str
     title: str
-    components: tuple[Component, ...]
+    build: Callable[[], tuple[Component, ...]]
     modelspec: tuple[str, ...] = ()
     base_versions: tuple[str, ...] = ()
     pipeline: tuple[str, ...] = ()
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """Denoiser and text encoders."""
+        return self.build()
 
     def component(self, name: str) -> Component | None:
         """The component of that name, or None where the family has none."""

@@ -172,7 +172,7 @@ def test_other_families_have_their_own_blocks():
     paths = [("img_in", "base"), *[(f"double_blocks.{n}", f"double{n:02d}") for n in range(3)], ("s.0", "single00")]
     modules = {path: Module(path, {"weight": (4, 4)}, path, block) for path, block in paths}
     component = replace(SD15.components[0], modules=modules)
-    dit = Architecture("dit", "A transformer", (component,))
+    dit = Architecture("dit", "A transformer", lambda: (component,))
 
     assert parse_blocks("double1-2=0.5, single=0", dit) == {"double01": 0.5, "double02": 0.5, "single00": 0.0}
     assert parse_blocks("1,0,0.5,0.25,2", dit)["double02"] == 0.25

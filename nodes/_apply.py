@@ -1,0 +1,103 @@
+"""Entries of a LORA_STACK -> adapters -> patched MODEL and CLIP, with report and trigger words. All loaders use it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from comfy.model_management import throw_exception_if_processing_interrupted
+
+from ..lora_core import Adapter, Stack, StackEntry, Strengths, load_adapter
+from ..lora_core.architectures import ARCHITECTURES, Architecture
+from ..lora_core.blocks import parse_blocks
+from ..lora_core.errors import UnmappedKeysError
+from ..lora_core.finite import check_finite
+from ..lora_core.mapping import require_complete
+from ..lora_core.patching import BindReport
+from ..lora_core.rows import StackItem
+from ..lora_core.trigger_words import trigger_words
+from . import _files
+from ._bridge import patched, read_model
+from ._report import lora_report
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a loader returns."""
+
+    model: Any
+    clip: Any
+    trigger_words: str
+    report: str
+
+
+def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool) -> Applied:
+    """Load the files, put them on what is connected, and say what fitted.
+
+    Args:
+        model, clip: the host's, or None.
+        items: entries of a ``LORA_STACK``.
+        strict: a tensor that is not used is an error.
+
+    Raises:
+        LoomError: its text is what the user reads.
+    """
+    host = read_model(model, clip)
+    stack = read_stack(items, host.architecture if host else None)
+    fits: Sequence[BindReport | None] = [None] * len(items)
+    if host is not None:
+        model, clip, binding = patched(host, stack)
+        fits = binding.reports
+    if strict:
+        for entry, fit in zip(stack.entries, fits, strict=True):
+            require_complete(entry.adapter.report)
+            _require_fit(fit)
+    words: list[str] = []
+    reports: list[dict[str, Any]] = []
+    for item, entry, fit in zip(items, stack.entries, fits, strict=True):
+        path = _files.lora_path(item[0], item.hash)
+        words += trigger_words(path, entry.adapter.metadata)
+        reports.append(lora_report(path, item, entry, fit, host.architecture if host else None))
+    return Applied(model, clip, ", ".join(dict.fromkeys(words)), json.dumps(reports, ensure_ascii=False, indent=2))
+
+
+def read_stack(items: Sequence[StackItem], architecture: Architecture | None) -> Stack:
+    """The files of the entries, checked for NaN, with their strengths.
+
+    Args:
+        items: entries of a ``LORA_STACK``.
+        architecture: the model's, whose blocks block weights mean; None where no model is connected, then each
+            file's own.
+    """
+    return Stack(tuple(_entry(item, architecture) for item in items))
+
+
+def _entry(item: StackItem, architecture: Architecture | None) -> StackEntry:
+    throw_exception_if_processing_interrupted()
+    name, model, clip = item
+    path = _files.lora_path(name, item.hash)
+    state = os.stat(path)
+    adapter = _checked(path, state.st_mtime_ns, state.st_size, architecture.name if architecture else None)
+    blocks = parse_blocks(item.blocks, architecture or ARCHITECTURES.get(adapter.architecture))
+    return StackEntry(adapter, Strengths(model, clip, blocks=blocks))
+
+
+@lru_cache(maxsize=128)
+def _checked(path: str, mtime: int, size: int, prefer: str | None) -> Adapter:
+    """Loaded, and read through for NaN once as long as the file is the same."""
+    adapter = load_adapter(path, prefer=prefer)
+    check_finite(adapter)
+    return adapter
+
+
+def _require_fit(fit: BindReport | None) -> None:
+    """Raise when the model at hand lacks a module of the file, or has it in another shape."""
+    if fit is None or fit.complete:
+        return
+    names = [*fit.missing, *(misfit.key for misfit in fit.misfits)]
+    shapes = [f"shape {list(misfit.got)} where the model has {misfit.expected}" for misfit in fit.misfits]
+    raise UnmappedKeysError(fit.file, names, fit.total, [*fit.missing.values(), *shapes][0])

@@ -1,0 +1,185 @@
+"""The one file that knows how the host keeps weights and patches: MODEL and CLIP in, patched clones out.
+
+One patch a weight. Its value is a ``LoomAdapter``, which computes with ``lora_core.apply_patch``, so that the live
+weight is the merged weight to the last bit. Nothing is computed here: the host asks for a weight when it loads the
+model, on the device and in the memory mode that it chose.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from comfy.weight_adapter import WeightAdapterBase
+
+from ..lora_core import Stack, Target
+from ..lora_core.adapters import Delta, Factors
+from ..lora_core.architectures import ARCHITECTURES, Architecture
+from ..lora_core.errors import ConfigError
+from ..lora_core.patching import Binding, Patch, apply_patch, bind
+from ..lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, TEXT_ENCODERS, Shape
+
+# component -> how the host's state dict begins. The text encoder of SD 1.5 and the first one of SDXL are both "l".
+PREFIXES: Mapping[str, str] = {
+    DENOISER: "diffusion_model.",
+    TEXT_ENCODER: "clip_l.transformer.",
+    TEXT_ENCODER_2: "clip_g.transformer.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HostModel:
+    """A MODEL, a CLIP, or both, with the family they are of.
+
+    Args:
+        model: the host's ``ModelPatcher``, or None.
+        clip: the host's ``CLIP``, or None.
+        shapes: host key -> shape, of both.
+        architecture: the family.
+    """
+
+    model: Any
+    clip: Any
+    shapes: Mapping[str, Shape]
+    architecture: Architecture
+
+    def shape_of(self, target: Target) -> Shape | None:
+        """Shape of a whole parameter, None where this model has none."""
+        return self.shapes.get(host_key(target))
+
+
+def host_key(target: Target) -> str:
+    """``Target(ModuleKey("denoiser", "out.2"), "weight")`` -> ``diffusion_model.out.2.weight``."""
+    return f"{PREFIXES.get(target.module.component, '?')}{target.module.path}.{target.parameter}"
+
+
+def read_model(model: Any, clip: Any) -> HostModel | None:
+    """Names and shapes of what is connected, and its family; None when nothing is connected.
+
+    Raises:
+        ConfigError: the model is of no family in ``ARCHITECTURES``.
+    """
+    if model is None and clip is None:
+        return None
+    weights = ({} if model is None else model.model.state_dict()) | (
+        {} if clip is None else clip.cond_stage_model.state_dict()
+    )
+    shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
+    given = (() if model is None else (DENOISER,)) + (() if clip is None else TEXT_ENCODERS)
+    fits = {row.name: _share(row, given, shapes) for row in ARCHITECTURES}
+    name = max(fits, key=lambda name: fits[name])
+    if fits[name] < 0.5:
+        titles = ", ".join(row.title for row in ARCHITECTURES)
+        what = "MODEL" if model is not None else "CLIP"
+        raise ConfigError(what, [f"its family is not known to this version; known: {titles}. Load one of these"])
+    return HostModel(model, clip, shapes, ARCHITECTURES.get(name))
+
+
+def _share(architecture: Architecture, given: tuple[str, ...], shapes: Mapping[str, Shape]) -> float:
+    """How much of a family's modules, in the given components, the model has with the right shape."""
+    modules = [(key, module) for key, module in architecture.walk() if key.component in given]
+    fitting = sum(shapes.get(host_key(Target(key))) == module.shapes["weight"] for key, module in modules)
+    return fitting / len(modules) if modules else 0.0
+
+
+def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
+    """Clones of MODEL and CLIP with the stack on them, and what fitted. What has no patch is returned as it came."""
+    binding = bind(stack, host.shape_of, host.architecture)
+    model, clip = host.model, host.clip
+    adapters = {host_key(target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
+    for_model = {key: value for key, value in adapters.items() if key.startswith(PREFIXES[DENOISER])}
+    for_clip = {key: value for key, value in adapters.items() if key not in for_model}
+    if for_model:
+        model = model.clone()
+        _add(model, for_model, _for_component(stack, clip=0.0))
+    if for_clip:
+        clip = clip.clone()
+        _add(clip.patcher, for_clip, _for_component(stack, model=0.0))
+    return model, clip, binding
+
+
+def _add(patcher: Any, adapters: Mapping[str, LoomAdapter], stack: Stack) -> None:
+    """Add the patches; give the clone an id that depends on its parent and the stack alone.
+
+    The host keeps the weights of a loaded model when the id of the next one is the same. Its own ids are random, so
+    that a node which runs again would have every weight computed again.
+    """
+    parent = patcher.patches_uuid
+    patcher.add_patches(adapters, 1.0)
+    patcher.patches_uuid = uuid.uuid5(parent, stack.digest)
+
+
+def _for_component(stack: Stack, **changes: float) -> Stack:
+    """The stack with some strengths changed; entries that then do nothing are left out.
+
+    So the id of a MODEL does not depend on the strengths of the CLIP, and the other way round.
+    """
+    entries = [replace(entry, strengths=replace(entry.strengths, **changes)) for entry in stack.entries]
+    acting = [
+        entry
+        for entry in entries
+        if entry.strengths.model or entry.strengths.clip or any(entry.strengths.components.values())
+    ]
+    return Stack(tuple(acting))
+
+
+class LoomAdapter(WeightAdapterBase):
+    """All that a stack does to one weight, as a patch value of the host.
+
+    The host rebuilds a patch value as ``type(value)(value.loaded_keys, weights)`` with the tensors in ``weights`` on
+    another device, and loses everything else. So ``weights`` is all there is: the patch, and per part the factors as
+    the file stores them (views of the file, no memory of their own) with their scale, or None where it has none.
+    """
+
+    name = "loom"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Patch, tuple[Any, ...]]) -> None:
+        self.loaded_keys = loaded_keys
+        self.weights = weights  # type: ignore[assignment]  # the host says list, and passes tuples itself
+
+    @classmethod
+    def of(cls, patch: Patch) -> LoomAdapter:
+        factors = [part.delta.factors() for part in patch.parts]
+        return cls(set(), (patch, tuple(found and tuple(found) for found in factors)))
+
+    def calculate_weight(
+        self,
+        weight: torch.Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Any,
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> torch.Tensor:
+        """The patched weight, computed in float32 and returned in ``intermediate_dtype``.
+
+        That is float32 when the host makes weights to keep, which it then rounds, once, to their own dtype; it is
+        the weight's dtype when the host patches weights on their way to a layer.
+        """
+        patch, held = self.weights
+        parts = [
+            replace(part, delta=_Held(part.delta, Factors(*factors))) if factors else part
+            for part, factors in zip(patch.parts, held, strict=True)
+        ]
+        result = apply_patch(weight, replace(patch, parts=tuple(parts)), dtype=intermediate_dtype)
+        return result if strength == 1.0 else torch.lerp(weight.to(intermediate_dtype), result, strength)
+
+
+class _Held(Delta):
+    """A delta whose factors are where the host put them."""
+
+    def __init__(self, delta: Delta, factors: Factors) -> None:
+        self.type, self.tensors, self.rank, self.scale = delta.type, delta.tensors, delta.rank, delta.scale
+        self._delta, self._factors = delta, factors
+
+    def factors(self, device: torch.device | str = "cpu") -> Factors:
+        up, down, scale = self._factors
+        return Factors(up.to(device), down.to(device), scale)
+
+    def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        return self._delta.apply(weight, strength)

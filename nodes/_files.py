@@ -1,0 +1,155 @@
+"""Names in the graph <-> files, through the host's ``folder_paths`` alone: only its folders are read and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+import folder_paths
+import torch
+
+from ..lora_core.errors import ConfigError, LoomError, UnknownNameError
+from ..lora_core.io import TensorFile, file_hashes
+from ..lora_core.names import resolve_name
+
+PACK = Path(__file__).resolve().parent.parent
+DEMO_MODEL = PACK / "demo" / "model"
+DEMO_LORAS = PACK / "demo" / "loras"
+BUILT_IN = "Loom Demo (built in)"
+
+# A LoRA as a graph names it: name and AutoV3 hash ("" where there is none).
+Named = tuple[str, str]
+
+
+def add_demo_loras() -> None:
+    """Make the demo's LoRAs selectable, so that the example workflows run on a fresh installation."""
+    if DEMO_LORAS.is_dir():
+        folder_paths.add_model_folder_path("loras", str(DEMO_LORAS))
+
+
+def lora_names() -> list[str]:
+    """All files of the host's loras folders, subfolders included."""
+    return folder_paths.get_filename_list("loras")
+
+
+def lora_name(name: str, autov3: str = "") -> str:
+    """The name in the host's list that is meant.
+
+    Raises:
+        ConfigError: the name is a path out of the folders.
+        UnknownNameError: there is none; it names the nearest one.
+        AmbiguousNameError: a short name fits several files.
+    """
+    return resolve_name(name, lora_names(), autov3, _autov3)
+
+
+def lora_path(name: str, autov3: str = "") -> str:
+    """The file of a LoRA; errors as ``lora_name``."""
+    return _full_path("loras", "LoRA", lora_name(name, autov3))
+
+
+def check_loras(names: Sequence[Named]) -> bool | str:
+    """For validation: True, or what is wrong with the names."""
+    try:
+        for name, autov3 in names:
+            lora_path(name, autov3)
+    except LoomError as error:
+        return error.message
+    return True
+
+
+def fingerprint(names: Sequence[Named]) -> str:
+    """Changes when one of the files does, so that the host runs the node again."""
+    return "|".join(_state(lora_path(name, autov3)) for name, autov3 in names)
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """The host's LORA_MODEL: the tensors under the file's own keys. They are views of the file until someone copies."""
+    return {key: ref.load() for key, ref in TensorFile(path).items()}
+
+
+def demo_checkpoints() -> list[str]:
+    """What Demo Model can load, and what can be merged into: the built-in model, then the checkpoints folders."""
+    return [BUILT_IN, *folder_paths.get_filename_list("checkpoints")]
+
+
+def checkpoint_path(name: str) -> Path:
+    """The file, or the built-in model's folder."""
+    if name == BUILT_IN:
+        return DEMO_MODEL
+    names = folder_paths.get_filename_list("checkpoints")
+    if name not in names:
+        raise UnknownNameError("checkpoint", name, [BUILT_IN, *names])
+    return Path(_full_path("checkpoints", "checkpoint", name))
+
+
+def check_checkpoint(name: str | None) -> bool | str:
+    """For validation: True, or what is wrong with the name. None is a name that is not known yet."""
+    try:
+        if name is not None:
+            checkpoint_path(name)
+    except LoomError as error:
+        return error.message
+    return True
+
+
+def fingerprint_checkpoint(name: str | None) -> str:
+    """As ``fingerprint``, for a checkpoint; the built-in model changes with its weights."""
+    if name is None:
+        return ""
+    path = checkpoint_path(name)
+    files = sorted(path.glob("*/*.safetensors")) if path.is_dir() else [path]
+    return "|".join(_state(str(file)) for file in files)
+
+
+class NewCheckpoint(NamedTuple):
+    """Where to write, and the name under which the host's loaders will find it."""
+
+    path: Path
+    name: str
+
+
+def new_checkpoint(filename: str) -> NewCheckpoint:
+    """A new file in the first checkpoints folder, counted up as the host's own save nodes do: ``name_00001_``.
+
+    Raises:
+        ConfigError: the name leaves the folder, or is none.
+    """
+    check_filename(filename)
+    folder = folder_paths.get_folder_paths("checkpoints")[0]
+    stem = filename.replace("\\", "/").removesuffix(".safetensors")
+    where, name, counter, subfolder, _ = folder_paths.get_save_image_path(stem, folder)
+    file = f"{name}_{counter:05}_.safetensors"
+    return NewCheckpoint(Path(where) / file, os.path.join(subfolder, file))
+
+
+def check_filename(filename: str) -> None:
+    """``ConfigError`` for a name that is empty, absolute, or leaves the folder."""
+    faults: list[str] = []
+    path = PurePosixPath(filename.replace("\\", "/"))
+    if not filename.strip() or not path.name.removesuffix(".safetensors").strip(". "):
+        faults.append("it is empty, expected a name such as 'merged' or 'mine/merged'")
+    if path.is_absolute() or PureWindowsPath(filename).drive or ".." in path.parts:
+        faults.append(f"{filename!r} leaves the checkpoints folder, expected a name inside it")
+    if any(ord(char) < 32 for char in filename):
+        faults.append("it holds a control character")
+    if faults:
+        raise ConfigError("filename", faults)
+
+
+def _autov3(name: str) -> str | None:
+    return file_hashes(_full_path("loras", "LoRA", name)).autov3
+
+
+def _full_path(folder: str, kind: str, name: str) -> str:
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:  # deleted since it was listed
+        raise UnknownNameError(kind, name, folder_paths.get_filename_list(folder))
+    return path
+
+
+def _state(path: str) -> str:
+    state = os.stat(path)
+    return f"{path}:{state.st_mtime_ns}:{state.st_size}"

@@ -1,0 +1,51 @@
+"""The report of the loaders: what ``inspect`` says of a file, and how it fits the model at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..lora_core import StackEntry
+from ..lora_core.architectures import Architecture
+from ..lora_core.inspect import describe, misfit_json
+from ..lora_core.patching import BindReport
+from ..lora_core.rows import StackItem
+
+# Inspect LoRA has them: reading the whole file for its hashes, or a training's tag counts, is not for every run.
+LEFT_OUT = ("metadata",)
+
+
+def lora_report(
+    path: str, item: StackItem, entry: StackEntry, fit: BindReport | None, architecture: Architecture | None
+) -> dict[str, Any]:
+    """One object per LoRA.
+
+    Args:
+        path: of the file, for what stands beside it.
+        item: as the graph has it.
+        entry: as it was loaded.
+        fit, architecture: what the model took, and its family; None where no model is connected.
+    """
+    report: dict[str, Any] = {
+        key: value for key, value in describe(entry.adapter, path=path).items() if key not in LEFT_OUT
+    }
+    strengths = entry.strengths
+    report["strengths"] = {"model": strengths.model, "clip": strengths.clip, "blocks": dict(strengths.blocks)}
+    if fit is not None and architecture is not None:
+        report["fit"] = {
+            "model": architecture.name,
+            "modules": {"total": fit.total, "fitting": fit.fitting},
+            "missing": dict(fit.missing),
+            "misfit": [misfit_json(misfit) for misfit in fit.misfits],
+            "absent": dict(fit.absent),
+        }
+    report["notes"] = [*report.get("notes", []), *_notes(item, entry)]
+    return report
+
+
+def _notes(item: StackItem, entry: StackEntry) -> list[str]:
+    notes: list[str] = []
+    if item.schedule:
+        notes.append(f"the schedule {item.schedule} is not applied: the strength is the same at every step")
+    if not entry.strengths.model and not entry.strengths.clip:
+        notes.append("strength 0: it changes nothing")
+    return notes

@@ -1,0 +1,89 @@
+"""Merge to Checkpoint: a stack written into the weights of a checkpoint, as a new file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+
+from ..lora_core.errors import LoomError
+from ..lora_core.merge import DTYPES, merge_to_checkpoint, open_checkpoint
+from ..lora_core.rows import parse_stack
+from . import _files, _inputs
+from ._apply import read_stack
+
+
+class LoomMergeToCheckpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoomMergeToCheckpoint",
+            display_name="Merge to Checkpoint",
+            category=_inputs.CATEGORY,
+            description="Writes a checkpoint with the LoRAs in its weights, with the same numbers as the live stack.",
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=_files.demo_checkpoints(),
+                    tooltip="The checkpoint to start from. It is not changed.",
+                ),
+                _inputs.stack_input(optional=False),
+                io.String.Input(
+                    "filename",
+                    default="loom/merged",
+                    tooltip="Name in the checkpoints folder; a number is counted up behind it, nothing is overwritten.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="same",
+                    tooltip="Number type of the weights in the new file. same: each tensor's own.",
+                ),
+                _inputs.strict(),
+            ],
+            outputs=[
+                io.Combo.Output(
+                    "ckpt_name",
+                    display_name="ckpt_name",
+                    options=[],
+                    tooltip="Name of the new file, for a checkpoint loader or for Demo Model.",
+                ),
+                _inputs.report_output(),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, ckpt_name: str | None = None, filename: str | None = None) -> bool | str:
+        try:
+            if filename is not None:
+                _files.check_filename(filename)
+        except LoomError as error:
+            return error.message
+        return _files.check_checkpoint(ckpt_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: Any) -> str:
+        return _files.fingerprint_checkpoint(ckpt_name)
+
+    @classmethod
+    def execute(cls, ckpt_name: str, lora_stack: Any, filename: str, dtype: str, strict: bool = False) -> io.NodeOutput:
+        checkpoint = open_checkpoint(_files.checkpoint_path(ckpt_name))
+        stack = read_stack(parse_stack(lora_stack), checkpoint.architecture)
+        new = _files.new_checkpoint(filename)
+        bar = ProgressBar(100)
+        done = merge_to_checkpoint(
+            checkpoint,
+            stack,
+            new.path,
+            dtype=dtype,
+            strict=strict,
+            progress=lambda part, whole: bar.update_absolute(int(100 * part / max(whole, 1)), 100),
+            # The host's cancel is a BaseException; the merge removes its unfinished file and lets it through.
+            cancel=throw_exception_if_processing_interrupted,
+        )
+        report = json.dumps([done.as_json()], ensure_ascii=False, indent=2)
+        return io.NodeOutput(new.name, report, ui={"text": [f"{new.name}\n{report}"]})
