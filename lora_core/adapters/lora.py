@@ -57,7 +57,7 @@ def build_weight(group: Group) -> LoraDelta:
     """Check the factors against the module and wrap them; DoRA uses it too."""
     up, down, mid = group.roles["up"], group.roles["down"], group.roles.get("mid")
     if len(group.weight) < 2:
-        raise group.misfit("down", f"no factors, the weight is a vector of {group.weight[0]}")
+        raise group.misfit("down", "no factors: the weight is a vector")
     out, inner = group.weight[0], group.weight[1:]
     rank = down.shape[0] if down.shape else 0
     if len(down.shape) < 2 or rank == 0:
