@@ -1,0 +1,64 @@
+"""NaN and infinity are found before they blacken a picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_core import Adapter, map_source
+from lora_core.errors import NonFiniteError
+from lora_core.finite import check_finite, non_finite
+from lora_core.io import TensorDict
+
+NAME = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+
+
+def adapter_of(down: torch.Tensor, alpha: float = 2.0) -> Adapter:
+    tensors = {
+        f"{NAME}.lora_down.weight": down,
+        f"{NAME}.lora_up.weight": torch.ones(320, 2),
+        f"{NAME}.alpha": torch.tensor(alpha),
+    }
+    return map_source(TensorDict(tensors, "ink.safetensors"))
+
+
+def test_a_sound_file_passes() -> None:
+    check_finite(adapter_of(torch.ones(2, 320)))
+
+
+def test_the_error_names_file_key_and_count() -> None:
+    down = torch.ones(2, 320)
+    down[0, 3], down[1, 5], down[1, 6] = torch.nan, torch.inf, -torch.inf
+    with pytest.raises(
+        NonFiniteError, match=rf"^ink\.safetensors: {NAME}\.lora_down\.weight: 3 of 640 values"
+    ) as caught:
+        check_finite(adapter_of(down))
+    assert (caught.value.key, caught.value.count, caught.value.total) == (f"{NAME}.lora_down.weight", 3, 640)
+
+
+def test_an_alpha_is_a_number_too() -> None:
+    with pytest.raises(NonFiniteError, match="alpha of"):
+        check_finite(adapter_of(torch.ones(2, 320), alpha=torch.nan))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2],
+    ids=str,
+)
+def test_every_dtype(dtype: torch.dtype) -> None:
+    values = torch.ones(7).to(dtype)
+    assert non_finite(values) == 0
+    values[2] = torch.tensor(torch.nan).to(dtype)
+    assert non_finite(values) == 1
+
+
+def test_large_numbers_are_finite() -> None:
+    """Their sum overflows, they do not."""
+    assert non_finite(torch.full((100,), torch.finfo(torch.float32).max)) == 0
+    assert non_finite(torch.full((100_000,), torch.finfo(torch.float16).max, dtype=torch.float16)) == 0
+    assert non_finite(torch.tensor([torch.inf, -torch.inf, 1.0])) == 2
+
+
+def test_integers_are_finite() -> None:
+    assert non_finite(torch.arange(5)) == 0
