@@ -1,4 +1,4 @@
-"""Streaming, atomic writing of safetensors files: one pass, one tensor in memory at a time.
+"""Streaming, atomic writing of safetensors files: one pass, few tensors in memory at a time.
 
 All names, dtypes and shapes are known before the first byte, so the header is written first. Tensors that are
 taken over from another file as they are go from file to file inside the kernel, neighbours as one range;
@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from math import prod
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from ..errors import CorruptFileError
 from ..types import Shape
+from .ahead import Ahead
 from .atomic import atomic_file
 from .copying import copy_range, write_all
 from .dtypes import NAMES, itemsize
@@ -64,7 +66,7 @@ def stream_safetensors(
 
     Args:
         path: the file to make.
-        entries: in the order in which they are to lie in the file.
+        entries: in the order in which they are to lie in the file; a few are computed ahead, in threads.
         metadata: text -> text.
         overwrite: replace a file that is there.
         progress: called with (bytes done, bytes in all) after each tensor and each 32 MiB; what it raises
@@ -79,13 +81,16 @@ def stream_safetensors(
     header = build_header(entries, metadata or {})
     total = len(header) + sum(entry.nbytes for entry in entries)
     report = _Progress(progress, total)
-    with atomic_file(path, size=total, overwrite=overwrite) as target, contextlib.ExitStack() as stack:
+    runs = list(_runs(entries))
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(atomic_file(path, size=total, overwrite=overwrite))
+        computed = stack.enter_context(Ahead([partial(_bytes, run) for run in runs if isinstance(run, Entry)]))
         write_all(target, header)
         report.add(len(header))
         sources: dict[Path, FileIO] = {}
-        for run in _runs(entries):
+        for run in runs:
             if isinstance(run, Entry):
-                write_all(target, _bytes(run))
+                write_all(target, next(computed))
                 report.add(run.nbytes)
             else:
                 if run.file.path not in sources:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from ..errors import ConfigError, UnmappedKeysError
 from ..finite import check_finite
 from ..inspect import misfit_json
 from ..io import Entry, TensorFile, stream_safetensors
+from ..io.ahead import Ahead
 from ..io.dtypes import FP8, TORCH_DTYPES
 from ..mapping import require_complete
 from ..patching import Binding, BindReport, Patch, apply_patch, bind, rounded
@@ -128,8 +130,8 @@ def merge_to_checkpoint(
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     binding = bind(stack, checkpoint.shape_of, checkpoint.architecture)
     _require_fit(checkpoint, stack, binding, strict)
-    for entry in stack.entries:
-        check_finite(entry.adapter)
+    with Ahead([partial(check_finite, entry.adapter) for entry in stack.entries]) as checks:
+        list(checks)
     changes = _changes(checkpoint, binding)
     entries = _entries(checkpoint, changes, dtype, device)
 
