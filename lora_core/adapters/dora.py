@@ -3,7 +3,8 @@
 ``V = W + (alpha / rank) * up @ down``, ``W' = magnitude * V / |V|``, ``result = W + strength * (W' - W)``.
 Liu et al. 2024 (arXiv 2402.09353). The norm runs per output row (PEFT, and LyCORIS with
 ``wd_on_output``) or per input column (LyCORIS's and OneTrainer's first default). The strength enters after
-the decomposition, as in LyCORIS and the host.
+the decomposition, as in the host, so that 0 is the base. (LyCORIS's own multiplier scales ``magnitude / |V| - 1``
+instead and at 0 leaves the low-rank part in; at 1 all agree.)
 """
 
 from __future__ import annotations
