@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ from demo.train_loras import LORAS, PLANS
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PROMPTS = [
     "red heart", "cat face", "guitar", "rocket", "umbrella", "house", "crown", "sunflower",
-    "pizza", "doughnut", "red apple", "ice cream",
+    "pizza", "doughnut", "watermelon", "ice cream",
 ]  # fmt: skip
 
 Losses = dict[str, dict[str, float]]
@@ -120,25 +121,30 @@ def sheet_by_strength(demo: Demo, models: Mapping[str, Demo]) -> tuple[Image.Ima
     return contact_sheet(columns, PROMPTS), numbers
 
 
+def run(out: Path, model: Path = MODEL) -> dict[str, Any]:
+    """All of it; what losses.json holds, with every check in one place."""
+    demo = load_demo(model)
+    models = variants(demo)
+    losses = held_out_losses(models)
+    sheet, samples = sheet_by_strength(demo, models)
+    sheet.save(out / "strengths.png")
+    plot_losses(out / "loss.png")
+    result = {"losses": losses, "samples": samples, "checks": loss_checks(losses)}
+    (out / "losses.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "out")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    demo = load_demo(args.model)
-    models = variants(demo)
-    losses = held_out_losses(models)
-    checks = loss_checks(losses)
-    sheet, samples = sheet_by_strength(demo, models)
-    sheet.save(args.out / "strengths.png")
-    plot_losses(args.out / "loss.png")
-    result = {"losses": losses, "samples": samples, "checks": checks}
-    (args.out / "losses.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for name, rows in losses.items():
+    result = run(args.out, args.model)
+    for name, rows in result.pop("losses").items():
         for model, values in rows.items():
             print(f"{name:8s} {model:16s}", " ".join(f"{k} {v:.3f}" for k, v in values.items()))
-    print(json.dumps({"samples": samples, "checks": checks}, indent=2))
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

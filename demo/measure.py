@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -71,4 +72,4 @@ def saturation(images: Tensor) -> float:
 
 def rises(values: Sequence[float]) -> bool:
     """Every value is larger than the one before."""
-    return all(a < b for a, b in zip(values, values[1:], strict=False))
+    return all(a < b for a, b in itertools.pairwise(values))

@@ -131,22 +131,26 @@ def save_config(module: UNet2DConditionModel | AutoencoderKL | CLIPTextModel, fo
         module.save_config(folder)
 
 
-def save_demo(demo: Demo, folder: Path = MODEL) -> None:
-    """Write the folder in fp16; the tokenizer's files are there already."""
-    weights = {
-        "unet/diffusion_pytorch_model.safetensors": half(demo.unet),
-        "vae/diffusion_pytorch_model.safetensors": half(demo.vae),
-        "text_encoder/model.safetensors": text_encoder_keys(half(demo.text_encoder)),
-    }
+def save_weights(state: dict[str, Tensor], target: Path) -> None:
+    """Write beside `target` and rename, so that a reader never meets half a file."""
+    partial = target.with_suffix(".partial")
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(target)
+
+
+def save_vae(vae: AutoencoderKL, folder: Path = MODEL) -> None:
+    """Write the codec in fp16."""
+    save_config(vae, folder / "vae")
+    save_weights(half(vae), folder / "vae" / "diffusion_pytorch_model.safetensors")
+
+
+def save_base(demo: Demo, folder: Path = MODEL) -> None:
+    """Write all but the codec and the tokenizer, which have scripts of their own, in fp16."""
     save_config(demo.unet, folder / "unet")
-    save_config(demo.vae, folder / "vae")
+    save_weights(half(demo.unet), folder / "unet" / "diffusion_pytorch_model.safetensors")
     save_config(demo.text_encoder, folder / "text_encoder")
-    for name, state in weights.items():
-        # Beside and then renamed, so that a reader never meets half a file.
-        target = folder / name
-        partial = target.with_suffix(".partial")
-        save_file(state, partial, metadata={"format": "pt"})
-        partial.replace(target)
+    text = text_encoder_keys(half(demo.text_encoder))
+    save_weights(text, folder / "text_encoder" / "model.safetensors")
     build_scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -174,11 +178,15 @@ def load_text_encoder(folder: Path) -> CLIPTextModel:
     return encoder.float().eval()
 
 
+def load_vae(folder: Path = MODEL) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(folder / "vae").float().eval().requires_grad_(False)
+
+
 def load_demo(folder: Path = MODEL) -> Demo:
     """The parts in float32, ready to sample."""
     return Demo(
         UNet2DConditionModel.from_pretrained(folder / "unet").float().eval(),
         load_text_encoder(folder / "text_encoder"),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        AutoencoderKL.from_pretrained(folder / "vae").float().eval(),
+        load_vae(folder),
     )

@@ -6,6 +6,7 @@ python -m demo.sample "red heart" "cat face" --out sheet.png
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def sample_latents(demo: Demo, captions: list[str], *, steps: int = 25, guidance
     squared = torch.cat([torch.ones(1), alphas_cumprod()])
     # Index 0 is the clean end, index t + 1 belongs to timestep t.
     path = torch.linspace(STEPS, 0, steps + 1).round().long()
-    for now, after in zip(path[:-1], path[1:], strict=True):
+    for now, after in itertools.pairwise(path):
         a, s = squared[now].sqrt(), (1 - squared[now]).sqrt()
         with_caption, without = demo.unet(torch.cat([x, x]), now - 1, context).sample.chunk(2)
         v = without + guidance * (with_caption - without)
