@@ -18,6 +18,8 @@ from .numeric import finite
 from .untrusted import clean, json_object, mapping, read_json, read_text, sequence, words
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+# Behind ".preview" other kinds occur too, moving ones among them.
+PREVIEWS = (*PICTURES, ".gif", ".avif", ".webm", ".mp4")
 # A longer text beside a LoRA is a description, not a list of words for the prompt.
 _LONGEST_WORD_LIST = 500
 
@@ -91,8 +93,8 @@ def _merge(one: Sidecar, other: Sidecar) -> Sidecar:
 
 
 def _preview(file: Path) -> Path | None:
-    """``ink.png`` or ``ink.preview.png``, in the order of ``PICTURES``."""
-    names = [f"{file.stem}{middle}{end}" for middle in ("", ".preview") for end in PICTURES]
+    """``ink.png``, or else ``ink.preview.png``, in the order of the kinds."""
+    names = [f"{file.stem}{end}" for end in PICTURES] + [f"{file.stem}.preview{end}" for end in PREVIEWS]
     return next((place for name in names if (place := file.with_name(name)).is_file()), None)
 
 
@@ -123,8 +125,16 @@ def _lora_manager(path: Path) -> Sidecar:
         base=clean(table.get("base_model"), 80),
         user_notes=clean(table.get("notes")),
         sha256=_sha256(table.get("sha256")),
+        preview=_beside(path, table.get("preview_url")),
         notes=notes,
     )
+
+
+def _beside(path: Path, value: object) -> Path | None:
+    """The picture of that name in the folder of ``path``: its own folder is another machine's, or not ours to read."""
+    name = clean(value, 1000).replace("\\", "/").rsplit("/", 1)[-1]
+    place = path.with_name(name) if name not in ("", ".", "..") else path
+    return place if place.suffix.lower() in PREVIEWS and place.is_file() else None
 
 
 def _tips(value: object, name: str) -> tuple[Mapping[str, object], tuple[str, ...]]:

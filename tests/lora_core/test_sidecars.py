@@ -128,6 +128,18 @@ def test_a_preview_is_found(lora: Path):
     assert read_sidecars(lora).preview == lora.with_name("ink v1.5.jpg")
 
 
+def test_a_preview_that_a_sidecar_names_is_looked_for_beside_the_file(lora: Path):
+    lora.with_name("other.mp4").touch()
+    sidecar = lora.with_name("ink v1.5.metadata.json")
+
+    write(sidecar, {"preview_url": "D:\\loras\\other.mp4"})
+    assert read_sidecars(lora).preview == lora.with_name("other.mp4")
+
+    for name in ("/etc/passwd", "..", "", 5, "gone.png", "ink v1.5.metadata.json"):
+        write(sidecar, {"preview_url": name})
+        assert read_sidecars(lora).preview is None
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [
