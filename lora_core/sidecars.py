@@ -133,7 +133,9 @@ def _lora_manager(path: Path) -> Sidecar:
 def _beside(path: Path, value: object) -> Path | None:
     """The picture of that name in the folder of ``path``: its own folder is another machine's, or not ours to read."""
     name = clean(value, 1000).replace("\\", "/").rsplit("/", 1)[-1]
-    place = path.with_name(name) if name not in ("", ".", "..") else path
+    if name in ("", ".", "..") or len(name.encode()) > 255:  # the longest that file systems take
+        return None
+    place = path.with_name(name)
     return place if place.suffix.lower() in PREVIEWS and place.is_file() else None
 
 

@@ -135,7 +135,7 @@ def test_a_preview_that_a_sidecar_names_is_looked_for_beside_the_file(lora: Path
     write(sidecar, {"preview_url": "D:\\loras\\other.mp4"})
     assert read_sidecars(lora).preview == lora.with_name("other.mp4")
 
-    for name in ("/etc/passwd", "..", "", 5, "gone.png", "ink v1.5.metadata.json"):
+    for name in ("/etc/passwd", "..", "", 5, "gone.png", "ink v1.5.metadata.json", "☂" * 300 + ".png"):
         write(sidecar, {"preview_url": name})
         assert read_sidecars(lora).preview is None
 
