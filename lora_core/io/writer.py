@@ -22,7 +22,7 @@ import torch
 from ..errors import CorruptFileError
 from ..types import Shape
 from .ahead import Ahead
-from .atomic import atomic_file
+from .atomic import atomic_file, start_flush
 from .copying import copy_range, write_all
 from .dtypes import NAMES, itemsize
 from .header import MAX_HEADER
@@ -32,6 +32,8 @@ from .tensor_ref import TensorRef
 Content = TensorRef | Callable[[], torch.Tensor]
 Progress = Callable[[int, int], None]
 Late = Callable[[Path], Mapping[str, str]]
+
+_FLUSH = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,11 @@ def stream_safetensors(
     """
     header = build_header(entries, metadata or {})
     total = len(header) + sum(entry.nbytes for entry in entries)
-    report = _Progress(progress, total)
     runs = list(_runs(entries))
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(atomic_file(path, size=total, overwrite=overwrite))
         computed = stack.enter_context(Ahead([partial(_bytes, run) for run in runs if isinstance(run, Entry)]))
+        report = _Progress(target, progress, total)
         write_all(target, header)
         report.add(len(header))
         sources: dict[Path, FileIO] = {}
@@ -169,12 +171,16 @@ def _bytes(entry: Entry) -> memoryview:
 
 
 class _Progress:
-    """Counts bytes and tells the caller."""
+    """Counts bytes, tells the caller, and has them written to disk a good deal at a time."""
 
-    def __init__(self, tell: Progress | None, total: int) -> None:
-        self.tell, self.total, self.done = tell, total, 0
+    def __init__(self, target: FileIO, tell: Progress | None, total: int) -> None:
+        self.target, self.tell, self.total = target, tell, total
+        self.done = self.flushed = 0
 
     def add(self, count: int) -> None:
         self.done += count
+        if self.done - self.flushed >= _FLUSH:
+            start_flush(self.target, self.flushed, self.done)
+            self.flushed = self.done
         if self.tell is not None:
             self.tell(self.done, self.total)

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import torch
 
-from ..io import TensorFile, file_hashes
+from ..io import FileHashes, TensorFile, file_hashes
 from ..io.hashes import sha256_of
 from ..stack import Adapter, Stack, StackEntry
 from ..version import VERSION
@@ -30,14 +30,16 @@ _STALE = ("sshs_model_hash", "sshs_legacy_hash")
 
 
 class InputHashes:
-    """The sha256 of the files of a checkpoint, computed beside the merge; leaving the block stops the work."""
+    """The hashes of the files that go in, computed beside the merge; leaving the block stops the work."""
 
     def __init__(self, checkpoint: Checkpoint, stack: Stack) -> None:
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, "loom-hash")
-        self._files: dict[str, Future[str]] = {
+        self._checkpoint: dict[str, Future[str]] = {
             name: self._pool.submit(sha256_of, path, 0, self._check) for name, path in checkpoint.files.items()
         }
+        paths = [_path(entry.adapter) for entry in stack.entries]
+        self._loras = [path and self._pool.submit(file_hashes, path) for path in paths]
 
     def __enter__(self) -> InputHashes:
         return self
@@ -52,9 +54,17 @@ class InputHashes:
         if self._stop.is_set():
             raise CancelledError
 
-    def of(self, name: str) -> str:
-        """Waits for it."""
-        return self._files[name].result()
+    def checkpoint(self, wait: bool) -> dict[str, str]:
+        """name -> sha256, or zeros in its place."""
+        return {name: future.result() if wait else _PENDING for name, future in self._checkpoint.items()}
+
+    def lora(self, index: int, wait: bool) -> dict[str, str | None]:
+        """Hashes of one file of the stack, or zeros in their place; nothing for tensors in memory."""
+        future = self._loras[index]
+        if future is None:
+            return {}
+        hashes = future.result() if wait else FileHashes(_PENDING, _PENDING)
+        return {"sha256": hashes.sha256, "autov3": hashes.autov3}
 
 
 def merged_metadata(
@@ -62,17 +72,17 @@ def merged_metadata(
 ) -> Callable[[Path | None], Mapping[str, str]]:
     """The metadata as a function of the written file: before it is there (None), hashes are zeros of their length."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    loras = [_lora(entry) for entry in stack.entries]
 
     def describe(written: Path | None) -> Mapping[str, str]:
+        wait = written is not None
         recipe = {
             "method": "merge-to-checkpoint",
             "checkpoint": {
                 "name": checkpoint.label,
                 "architecture": checkpoint.architecture.name,
-                "sha256": {name: _PENDING if written is None else hashes.of(name) for name in checkpoint.files},
+                "sha256": hashes.checkpoint(wait),
             },
-            "loras": loras,
+            "loras": [_lora(entry) | hashes.lora(at, wait) for at, entry in enumerate(stack.entries)],
             "dtype": dtype,
             "versions": {"lora-loom": VERSION, "torch": str(torch.__version__)},
         }
@@ -103,13 +113,9 @@ def _body_hash(path: Path) -> str:
 
 
 def _lora(entry: StackEntry) -> dict[str, object]:
-    path = _path(entry.adapter)
-    hashes = file_hashes(path) if path is not None else None
     strengths = entry.strengths
     return {
         "name": entry.adapter.file,
-        "sha256": hashes and hashes.sha256,
-        "autov3": hashes and hashes.autov3,
         "model": strengths.model,
         "clip": strengths.clip,
         "components": dict(strengths.components),
