@@ -143,11 +143,16 @@ def _make(home: Path, python: Path, requirements: str, extra: Sequence[str], say
     _install(python, *_requirements(requirements), *extra)
     _install(python, "--no-deps", *_templates(requirements))
     _install(python, "--no-deps", *_template_parts(home))
-    if _torchvision_fails(python):
+    # Both come as builds for one torch and one CUDA only, and only torchvision says so in its metadata.
+    if _import_fault(python, "torchvision"):
         say("torchvision does not fit this torch: putting the shim in")
         _put_shim(home)
-        if fault := _torchvision_fails(python):
-            raise RuntimeError(f"torchvision cannot be imported in the host's environment, with the shim too:\n{fault}")
+    if _import_fault(python, "torchaudio"):
+        say("torchaudio does not fit this torch: taking its binary parts out")
+        _strip_torchaudio(home)
+    for module in ("torchvision", "torchaudio"):
+        if fault := _import_fault(python, module):
+            raise RuntimeError(f"{module} cannot be imported in the host's environment:\n{fault[-3000:]}")
 
 
 def _requirements(text: str) -> list[str]:
@@ -178,17 +183,21 @@ def _site_packages(home: Path) -> list[Path]:
     return [*home.glob("lib/python*/site-packages"), *home.glob("Lib/site-packages")]
 
 
-def _torchvision_fails(python: Path) -> str:
-    done = subprocess.run([str(python), "-c", "import torchvision, torchaudio"], env=host_variables(),
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    return done.stderr if done.returncode else ""
+def _import_fault(python: Path, module: str) -> str:
+    command = [str(python), "-c", f"import {module}"]
+    done = subprocess.run(command, env=host_variables(), capture_output=True, text=True, check=False)
+    return done.stderr or "unknown" if done.returncode else ""
 
 
 def _put_shim(home: Path) -> None:
     for packages in _site_packages(home):
         shutil.copy(SHIM, packages / "loom_torchvision_shim.py")
         (packages / "loom_torchvision_shim.pth").write_text("import loom_torchvision_shim\n")
-        # torchaudio's binary parts need CUDA's libraries; it imports without them when they are not there.
+
+
+def _strip_torchaudio(home: Path) -> None:
+    """Without its libraries it imports, and does in Python what the host asks of it."""
+    for packages in _site_packages(home):
         for library in packages.glob("torchaudio/lib/*.so"):
             library.unlink()
 
