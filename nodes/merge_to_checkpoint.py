@@ -57,13 +57,13 @@ class LoomMergeToCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, ckpt_name: str | None = None, filename: str | None = None) -> bool | str:
+    def validate_inputs(cls, filename: str | None = None) -> bool | str:
         try:
             if filename is not None:
                 _files.check_filename(filename)
         except LoomError as error:
             return error.message
-        return _files.check_checkpoint(ckpt_name)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from comfy_api.latest import io
@@ -44,11 +45,13 @@ class LoomPromptLoras(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, text: str | None = None, dialect: str | None = None) -> bool | str:
-        try:
-            return _files.check_loras([(item[0], "") for item in _items(text, dialect)])
-        except LoomError as error:
-            return error.message
+    def validate_inputs(cls, text: str | None = None) -> bool | str:
+        # The host repeats a fault for each input that is asked for here, so the dialect is not: what a tag means
+        # is its business, what is a name is the same in all. Other faults are raised when the node runs.
+        for dialect in DIALECTS:
+            with contextlib.suppress(LoomError):
+                return _files.check_loras([(item[0], "") for item in _items(text, dialect)])
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, text: str | None = None, dialect: str | None = None, **_: Any) -> str:

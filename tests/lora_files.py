@@ -8,7 +8,7 @@ from math import sqrt
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lora_core.architectures import ARCHITECTURES
 from lora_core.types import DENOISER
@@ -89,3 +89,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, metadata=metadata or None)
     return path
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
