@@ -1,0 +1,128 @@
+"""The commands and their options, for typer: parsing, help and shell completion."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ..architectures import ARCHITECTURES
+from ..errors import UnknownNameError
+from ..merge import DTYPES
+from . import DONE, USAGE, inspecting, merging
+from .lora_option import parse_lora
+
+app = typer.Typer(
+    name="loom",
+    help="Read, check and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# Typer carries its own copy of click or uses the installed one, by its version; this is the UsageError it raises.
+UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+
+
+def run(arguments: list[str]) -> int:
+    """Parse and run; wrong usage is one line and a hint at the help."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(args=arguments, prog_name="loom", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except UsageError as error:
+        return _usage(error)
+    return status if isinstance(status, int) else DONE
+
+
+def _usage(error: Exception) -> int:
+    # no_args_is_help is an error with the help as its text.
+    message = str(getattr(error, "format_message", lambda: error)())
+    context = getattr(error, "ctx", None)
+    where = getattr(context, "command_path", "loom")
+    if message.startswith("Usage:"):
+        print(message, file=sys.stderr)
+    else:
+        print(f"loom: {' '.join(message.split())} (see `{where} --help`)", file=sys.stderr)
+    return USAGE
+
+
+def _complete_architecture(incomplete: str) -> list[str]:
+    return [name for name in ARCHITECTURES.names if name.startswith(incomplete)]
+
+
+def _complete_dtype(incomplete: str) -> list[str]:
+    return [name for name in DTYPES if name.startswith(incomplete)]
+
+
+def _known_architecture(name: str | None) -> str | None:
+    if name is not None and name not in ARCHITECTURES:
+        raise typer.BadParameter(UnknownNameError("architecture", name, ARCHITECTURES.names).message)
+    return name
+
+
+def _known_dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise typer.BadParameter(UnknownNameError("dtype", name, DTYPES).message)
+    return name
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.callback()
+def loom() -> None:
+    """Read, check and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI."""
+
+
+@app.command("inspect")
+def inspect_command(
+    files: Annotated[list[Path], typer.Argument(help="LoRA files (safetensors).", metavar="FILE...")],
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="Map onto this model family instead of the one that fits best.",
+            callback=_known_architecture,
+            autocompletion=_complete_architecture,
+        ),
+    ] = None,
+    modules: Annotated[bool, typer.Option("--modules", help="List every adapted module.")] = False,
+    json: Json = False,
+) -> int:
+    """Say what LoRA files are: format, base model, ranks, trigger words, and what became of every tensor."""
+    return inspecting.run(files, architecture, modules, json)
+
+
+@app.command("merge-to-checkpoint")
+def merge_to_checkpoint_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint file, or the folder of a diffusers pipeline.", metavar="CKPT")
+    ],
+    lora: Annotated[
+        list[str],
+        typer.Option(help="A LoRA and its strengths; repeat it for a stack.", metavar="FILE[:model[:clip]]"),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="OUT")],
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help=f"Number type of the weights: {', '.join(DTYPES)}.",
+            callback=_known_dtype,
+            autocompletion=_complete_dtype,
+        ),
+    ] = "same",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a tensor of a LoRA is not used.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    json: Json = False,
+) -> int:
+    """Write a checkpoint with LoRAs in its weights: the same numbers as the live stack."""
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"the name must end in .safetensors, got {out.name!r}", param_hint="'--output'")
+    try:
+        loras = [parse_lora(text) for text in lora]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--lora'") from None
+    return merging.run(checkpoint, loras, out, dtype=dtype, strict=strict, overwrite=overwrite, json=json)

@@ -1,0 +1,67 @@
+"""``loom inspect``: what LoRA files are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import LoomError
+from ..inspect import inspect_file
+from ..mapping import load_adapter
+from ..types import MappingReport
+from . import DONE, fail, os_message
+from .output import counts, print_json, print_table
+
+
+def run(files: list[Path], architecture: str | None, modules: bool, json: bool) -> int:
+    """Report each file; a file that cannot be read is a line on standard error, and the others follow."""
+    status, documents = DONE, list[dict[str, Any]]()
+    for path in files:
+        try:
+            document = inspect_file(path, architecture, modules=modules)
+            if json:
+                documents.append(document)
+            else:
+                _print(document, load_adapter(path, architecture).report)
+        except LoomError as error:
+            status = fail(error.message)
+        except OSError as error:
+            status = fail(os_message(error))
+    if json:
+        print_json(documents)
+    return status
+
+
+def _print(document: dict[str, Any], report: MappingReport) -> None:
+    rows = [
+        ("format", document["format"]),
+        ("architecture", document["architecture"]),
+        ("adapter types", counts(document["adapter_types"])),
+        ("components", counts(document["components"])),
+        ("ranks", ", ".join(f"{rank} ({number} modules)" for rank, number in document["ranks"].items())),
+        ("tensors used", f"{len(report.used)} of {report.total}"),
+        ("trigger words", ", ".join(document["trigger_words"])),
+        *((name, value) for name, value in document["hashes"].items() if value),
+        *(("ignored", text) for text in _reasons(report.ignored)),
+        *(("unmatched", text) for text in _reasons(report.unmatched)),
+        *(("misfit", f"{one.key}: expected {one.expected}, got {one.got}") for one in report.misfit),
+    ]
+    if "modules" in document:
+        rows += [("module", _module(module)) for module in document["modules"]]
+    print_table(document["file"], [(name, value) for name, value in rows if value])
+
+
+def _reasons(keys: Mapping[str, str]) -> list[str]:
+    """Reasons with their number of tensors and one of them; --json lists all."""
+    numbers = Counter(keys.values())
+    examples = {reason: key for key, reason in reversed(list(keys.items()))}
+    return [f"{number} x {reason} (such as {examples[reason]})" for reason, number in numbers.most_common()]
+
+
+def _module(module: dict[str, Any]) -> str:
+    rank = "" if module["rank"] is None else f", rank {module['rank']}"
+    alpha = "" if module["alpha"] is None else f", alpha {module['alpha']:g}"
+    part = "" if module["slice"] is None else f" {module['slice']}"
+    return f"{module['component']} {module['module']}{part}: {module['type']}{rank}{alpha}"
