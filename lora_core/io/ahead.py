@@ -65,6 +65,7 @@ def _one_core_each(pool: ThreadPoolExecutor, threads: int) -> None:
     barrier = Barrier(threads)
 
     def start() -> None:
+        torch.get_num_threads()  # the first question in a thread sets the number, and would undo what follows
         torch.set_num_threads(1)
         barrier.wait()  # so that each thread of the pool takes one of these jobs
 
