@@ -13,9 +13,20 @@ from comfy_api.latest import io
 CATEGORY = "LoRA Loom"
 ADVANCED: dict[str, Any] = {"advanced": True}
 
+
+class _AnyInput(str):
+    """A type that every input takes. The host compares types with ``!=``, and combo inputs of its older nodes have
+    their list of choices as type, which no other type equals."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
 LoraStack = io.Custom("LORA_STACK")
 LoraModel = io.Custom("LORA_MODEL")
 Rows = io.Custom("LOOM_ROWS")
+# The name of a file that a node wrote, for the combo of a loader.
+FileName = io.Custom(_AnyInput("*"))
 
 
 def model_and_clip() -> list[io.Input]:

@@ -46,10 +46,9 @@ class LoomMergeToCheckpoint(io.ComfyNode):
                 _inputs.strict(),
             ],
             outputs=[
-                io.Combo.Output(
+                _inputs.FileName.Output(
                     "ckpt_name",
                     display_name="ckpt_name",
-                    options=[],
                     tooltip="Name of the new file, for a checkpoint loader or for Demo Model.",
                 ),
                 _inputs.report_output(),

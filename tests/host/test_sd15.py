@@ -21,7 +21,7 @@ ROWS = json.dumps([{"lora": name, "model": model, "clip": clip} for name, model,
 @pytest.fixture(scope="module")
 def base(comfy: ComfyHost, sd15_checkpoint: Path) -> graphs.Graph:
     for seed, (name, _, _) in enumerate(LORAS):
-        parts = lora_files.factors("sd15", seed=seed, rank=8, size=0.1)
+        parts = lora_files.factors("sd15", seed=seed, rank=8, size=0.2)
         lora_files.save(comfy.loras / name, lora_files.kohya(parts, 4.0 if seed else None))
     return graphs.checkpoint(comfy.add_model(sd15_checkpoint, "checkpoints"))
 
@@ -34,19 +34,31 @@ def draw(comfy: ComfyHost, *graph: graphs.Graph) -> NDArray[np.int64]:
     return pixels.astype(np.int64)
 
 
-def test_ours_against_the_hosts(comfy: ComfyHost, base: graphs.Graph) -> None:
-    plain = draw(comfy, base, graphs.picture())
-    one = draw(comfy, base, graphs.loaded(*LORAS[0]))
+@pytest.fixture(scope="module")
+def live(comfy: ComfyHost, base: graphs.Graph) -> NDArray[np.int64]:
+    """The stack of three."""
+    return draw(comfy, base, graphs.stacked(ROWS))
+
+
+@pytest.fixture(scope="module")
+def one(comfy: ComfyHost, base: graphs.Graph) -> NDArray[np.int64]:
+    return draw(comfy, base, graphs.loaded(*LORAS[0]))
+
+
+def test_our_loader_draws_what_the_hosts_loader_draws(comfy: ComfyHost, base: graphs.Graph, one: NDArray[np.int64]):
     assert np.abs(one - draw(comfy, base, graphs.chained(LORAS[0]))).max() <= 1
-    assert np.abs(one - plain).mean() > 4
-    three = draw(comfy, base, graphs.stacked(ROWS))
-    assert np.abs(three - draw(comfy, base, graphs.chained(*LORAS))).max() <= 1
-    assert np.abs(three - one).mean() > 4
 
 
-def test_the_merged_checkpoint_in_the_hosts_loader_against_the_live_stack(comfy: ComfyHost, base: graphs.Graph) -> None:
-    live = draw(comfy, base, graphs.stacked(ROWS))
-    plain = draw(comfy, base, graphs.picture())
+def test_a_stack_of_three_draws_what_three_chained_loaders_draw(
+    comfy: ComfyHost, base: graphs.Graph, one: NDArray[np.int64], live: NDArray[np.int64]
+) -> None:
+    assert np.abs(live - draw(comfy, base, graphs.chained(*LORAS))).max() <= 1
+    assert np.abs(live - one).mean() > 2
+
+
+def test_the_merged_checkpoint_in_the_hosts_loader_draws_what_the_live_stack_draws(
+    comfy: ComfyHost, base: graphs.Graph, one: NDArray[np.int64], live: NDArray[np.int64]
+) -> None:
     merge = {
         "stack": graphs.node("LoomLoraStack", rows=ROWS),
         "merge": graphs.node(
@@ -56,5 +68,6 @@ def test_the_merged_checkpoint_in_the_hosts_loader_against_the_live_stack(comfy:
     }  # fmt: skip
     merged = draw(comfy, merge, graphs.checkpoint(["merge", 0]), graphs.picture())
     # The file's weights are rounded to fp16, the live ones are float32 on this device.
-    assert np.abs(merged - live).mean() < 0.02 * np.abs(live - plain).mean()
+    assert np.abs(merged - live).mean() < 0.1 * np.abs(one - live).mean()
+    assert np.abs(merged - live).max() <= 2
     (comfy.checkpoints / "sd_merged_00001_.safetensors").unlink()
