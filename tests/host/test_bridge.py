@@ -1,0 +1,147 @@
+"""The numbers behind the nodes: what the host computes from our patches, against the library, bit by bit.
+
+No server: the code runs in the host's Python, on the demo model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lora_files
+from host_harness.environment import HostEnvironment
+
+pytestmark = pytest.mark.host
+
+CODE = """
+import asyncio, importlib, importlib.util, json, sys
+from pathlib import Path
+import torch, comfy.lora, comfy.model_patcher, comfy.sd, nodes
+root, folder = Path(sys.argv[1]), Path(sys.argv[2])
+spec = importlib.util.spec_from_file_location("pack_x_y", root / "__init__.py")
+pack = sys.modules["pack_x_y"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+asyncio.run(pack.comfy_entrypoint())
+bridge = importlib.import_module("pack_x_y.nodes._bridge")
+files = importlib.import_module("pack_x_y.nodes._files")
+load_demo = importlib.import_module("pack_x_y.nodes._demo_model").load_demo
+core = importlib.import_module("pack_x_y.lora_core")
+patching = importlib.import_module("pack_x_y.lora_core.patching")
+
+def stack(*entries):
+    return core.Stack(tuple(
+        core.StackEntry(core.load_adapter(folder / f"{name}.safetensors"), core.Strengths(model, clip))
+        for name, model, clip in entries
+    ))
+
+THREE = stack(("a", 0.8, 0.5), ("dora", 0.7, 0.6), ("b", -0.4, 1.0))
+said = {}
+with torch.inference_mode():
+    demo = load_demo(files.DEMO_MODEL, files.DEMO_MODEL)
+    host = bridge.read_model(demo.model, demo.clip)
+    said["architecture"] = host.architecture.name
+    model, clip, binding = bridge.patched(host, THREE)
+    patches = {bridge.host_key(target): patch for target, patch in binding.patches.items()}
+
+    # One patch a weight, on clones; what came in has none.
+    said["patches"] = [len(model.patches) + len(clip.patcher.patches), len(patches)]
+    said["most for a weight"] = max(len(found) for found in [*model.patches.values(), *clip.patcher.patches.values()])
+    said["parents"] = [len(demo.model.patches), len(demo.clip.patcher.patches)]
+
+    def differing(patcher, kind):
+        \"\"\"Weights in this dtype whose live patch is not the library's, to the last bit.\"\"\"
+        wrong = []
+        for key in patcher.patches:
+            weight = comfy.utils.get_attr(patcher.model, key)
+            comfy.utils.set_attr_param(patcher.model, key, weight.to(kind))
+            live = patcher.patch_weight_to_device(key, device_to=torch.device("cpu"), return_weight=True)
+            expected = patching.apply_patch(weight.to(kind), patches[key])
+            if live.dtype != kind or not torch.equal(live, expected) or torch.equal(live, weight.to(kind)):
+                wrong.append(key)
+            comfy.utils.set_attr_param(patcher.model, key, weight)
+        return wrong
+
+    kinds = (torch.float32, torch.float16, torch.bfloat16)
+    said["differing"] = [differing(patcher, kind) for patcher in (model, clip.patcher) for kind in kinds]
+
+    # As the host passes patches on when weights stay in main memory: rebuilt, tensors copied, in the layer's dtype.
+    wrong = []
+    for key in model.patches:
+        lowvram = comfy.model_patcher.LowVramPatch(key, model.patches)
+        buffer = torch.empty(max(1, lowvram.memory_required()), dtype=torch.uint8)
+        lowvram.prepare(buffer, None)
+        for kind in (torch.float32, torch.float16):
+            weight = comfy.utils.get_attr(model.model, key).to(kind, copy=True)
+            moved = lowvram(weight.clone())
+            if moved.dtype != kind or not torch.equal(moved, patching.apply_patch(weight, patches[key])):
+                wrong.append(key)
+    said["rebuilt differing"] = wrong
+    said["held in buffers"] = sum(
+        comfy.model_patcher.LowVramPatch(key, model.patches).memory_required() > 0 for key in model.patches
+    )
+
+    # Ids: the same for the same, another for anything else, and each its own for MODEL and CLIP.
+    def ids(stack, parent=demo):
+        model, clip, _ = bridge.patched(bridge.read_model(parent.model, parent.clip), stack)
+        return str(model.patches_uuid), str(clip.patcher.patches_uuid)
+
+    first, again = ids(THREE), ids(stack(("a", 0.8, 0.5), ("dora", 0.7, 0.6), ("b", -0.4, 1.0)))
+    other_clip = ids(stack(("a", 0.8, 0.1), ("dora", 0.7, 0.6), ("b", -0.4, 1.0)))
+    other_order = ids(stack(("dora", 0.7, 0.6), ("a", 0.8, 0.5), ("b", -0.4, 1.0)))
+    elsewhere = ids(THREE, load_demo(files.DEMO_MODEL, files.DEMO_MODEL))
+    nothing = ids(stack(("a", 0.0, 0.0)))
+    said["ids"] = {
+        "again": first == again,
+        "clip only": (first[0] == other_clip[0], first[1] != other_clip[1]),
+        "order": first[0] != other_order[0],
+        "another parent": first[0] != elsewhere[0],
+        "strength 0": nothing == (str(demo.model.patches_uuid), str(demo.clip.patcher.patches_uuid)),
+        "on top of itself": ids(THREE, type(demo)(model, clip, None))[0] != first[0],
+    }
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(comfy_environment: HostEnvironment, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("loras")
+    for seed, name in enumerate(("a", "b")):
+        parts = lora_files.factors("loom_demo", seed=seed, modules=lora_files.TRANSFORMERS + "|conv")
+        lora_files.save(folder / f"{name}.safetensors", lora_files.kohya(parts, 2.0))
+    parts = lora_files.factors("loom_demo", seed=7)
+    lora_files.save(folder / "dora.safetensors", lora_files.with_dora(lora_files.kohya(parts), 7))
+    return json.loads(comfy_environment.run_code(CODE, str(repository), str(folder)).splitlines()[-1])
+
+
+def test_the_family_is_found_from_the_hosts_keys(said: Any) -> None:
+    assert said["architecture"] == "loom_demo"
+
+
+def test_a_weight_has_one_patch_and_what_came_in_has_none(said: Any) -> None:
+    assert said["patches"][0] == said["patches"][1] > 70
+    assert said["most for a weight"] == 1
+    assert said["parents"] == [0, 0]
+
+
+def test_live_weights_are_the_librarys_to_the_last_bit_with_a_dora_in_the_middle(said: Any) -> None:
+    """MODEL and CLIP, in float32, fp16 and bf16: rounded once, as a merge does."""
+    assert said["differing"] == [[]] * 6
+
+
+def test_patches_that_the_host_rebuilt_elsewhere_give_the_same_weights(said: Any) -> None:
+    assert said["rebuilt differing"] == []
+    assert said["held in buffers"] > 40, "the factors are not where the host moves them from"
+
+
+def test_the_id_of_the_patches_depends_on_parent_and_stack_alone(said: Any) -> None:
+    assert said["ids"] == {
+        "again": True,
+        "clip only": [True, True],
+        "order": True,
+        "another parent": True,
+        "strength 0": True,
+        "on top of itself": True,
+    }
