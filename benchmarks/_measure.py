@@ -24,6 +24,7 @@ def interleave(
     portions: int,
     rounds: int,
     settle: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each contender for each portion, the median of ``rounds``.
 
@@ -32,6 +33,8 @@ def interleave(
         portions: how many portions there are.
         rounds: how often each contender does each portion; one more round before is not counted.
         settle: waits for what a device still computes.
+        clock: ``time.process_time`` leaves out what other processes took of a busy machine; it is for one thread,
+            as threads that wait for each other are busy too.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -41,11 +44,11 @@ def interleave(
             first = number % len(names)  # nobody is always the one who finds the cache warm
             for name in names[first:] + names[:first]:
                 settle()
-                start = time.perf_counter()
+                start = clock()
                 contenders[name](portion)
                 settle()
                 if number:
-                    taken[name].append(time.perf_counter() - start)
+                    taken[name].append(clock() - start)
         for name in names:
             seconds[name].append(statistics.median(taken[name]))
     return seconds

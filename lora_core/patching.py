@@ -13,15 +13,19 @@ and whole only where a patch is more than one product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache, partial
+from math import ceil
+from typing import TypeAlias, TypeVar
 
 import torch
 
 from .adapters import Delta, Factors
 from .binding import Binding, BindReport, Patch, PatchPart, bind
 from .errors import ConfigError, ShapeMismatchError
+from .io.ahead import one_core_each
 from .io.dtypes import FLOATS, FP8
 from .types import Slice
 
@@ -42,9 +46,9 @@ __all__ = [
 
 Device: TypeAlias = "torch.device | str"
 
-# Numbers that a CPU works on at once: 4 MB of float32 stay in the second-level caches of two cores, and are enough
-# to keep more of them busy (benchmarks/patch.py: a quarter less time than with whole weights).
-CPU_BLOCK = 1 << 20
+# Numbers that one core works on at once: 2 MB of float32 stay in its second-level cache (benchmarks/patch.py: a
+# quarter less time than with whole weights), and a weight has enough blocks for all cores.
+CPU_BLOCK = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +161,12 @@ def apply_steps(work: torch.Tensor, steps: Iterable[Step]) -> torch.Tensor:
         part = work if step.slice is None else work.narrow(*step.slice)
         if isinstance(step, LowRankStep):
             _add_product(_matrix(part), _matrix(part), step)
-        elif step.slice is None:
-            work = step.delta.apply(work, step.strength).contiguous()
+            continue
+        [changed] = _each_on_one_core(part.device, [partial(step.delta.apply, part, step.strength)])
+        if step.slice is None:
+            work = changed.contiguous()
         else:
-            part.copy_(step.delta.apply(part, step.strength))
+            part.copy_(changed)
     return work
 
 
@@ -168,24 +174,57 @@ def _add_product(target: torch.Tensor, source: torch.Tensor, step: LowRankStep) 
     """``target = round(source + up @ down)`` for 2-D views; they may be the same memory.
 
     Goes by blocks of rows, so that casting to float32, product and rounding meet in the cache and the weight
-    passes through memory once. The blocks follow from the shape alone: equal weights give equal bits, whatever
-    their dtype and whoever asks.
+    passes through memory once.
     """
     wide = _wide(source.dtype)
     up, down = step.up.to(wide), step.down.to(wide)
-    rows, columns = target.shape
-    height = max(1, CPU_BLOCK // columns) if target.device.type == "cpu" else rows
-    scratch = (
-        torch.empty(min(height, rows), columns, dtype=wide, device=target.device) if target.dtype != wide else None
-    )
-    for start in range(0, rows, height):
-        into, values = target[start : start + height], source[start : start + height]
-        block = into if scratch is None else scratch[: into.shape[0]]
-        if block.data_ptr() != values.data_ptr():
-            block.copy_(values)
-        block.addmm_(up[start : start + height], down)
-        if scratch is not None:
-            into.copy_(_saturated(block, target.dtype))
+
+    def add(start: int, end: int) -> None:
+        into, values = target[start:end], source[start:end]
+        if into.dtype == wide:
+            block = into if into.data_ptr() == values.data_ptr() else into.copy_(values)
+            block.addmm_(up[start:end], down)
+        else:
+            into.copy_(_saturated(values.to(wide, copy=True).addmm_(up[start:end], down), into.dtype))
+
+    _each_on_one_core(target.device, [partial(add, *rows) for rows in _blocks(target)])
+
+
+def _blocks(matrix: torch.Tensor) -> list[tuple[int, int]]:
+    """(start, end) of about equal blocks of rows. They follow from the shape alone; a GPU takes all rows at once."""
+    rows, columns = matrix.shape
+    count = ceil(rows / max(1, CPU_BLOCK // columns)) if matrix.device.type == "cpu" else 1
+    height = ceil(rows / count)
+    return [(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
+Result = TypeVar("Result")
+
+
+def _each_on_one_core(device: torch.device, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Results of the jobs; those for the CPU run side by side, each on one core.
+
+    How a matrix product rounds depends on how many cores share it. On one core it always rounds alike, so that a
+    merge, which computes one tensor per core, and a live patch, which has all cores for one, agree to the last bit.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or cores == 1:
+        return [job() for job in jobs]
+    inference = torch.is_inference_mode_enabled()  # a thread's own setting, and so is no_grad
+
+    def run(job: Callable[[], Result]) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return job()
+
+    return list(_cores(cores).map(run, jobs))
+
+
+@lru_cache(maxsize=1)
+def _cores(count: int) -> ThreadPoolExecutor:
+    """Threads that have one core each; kept, as starting them takes longer than most patches."""
+    pool = ThreadPoolExecutor(count, "loom-patch")
+    one_core_each(pool, count)
+    return pool
 
 
 def _matrix(weight: torch.Tensor) -> torch.Tensor:

@@ -31,8 +31,8 @@ class Ahead(Generic[Result], Iterator[Result]):
 
     def __init__(self, jobs: Iterable[Callable[[], Result]]) -> None:
         threads = min(torch.get_num_threads(), MAX_THREADS)
-        self._pool = ThreadPoolExecutor(threads, "loom")
-        _one_core_each(self._pool, threads)
+        self._pool = ThreadPoolExecutor(threads, "loom-ahead")
+        one_core_each(self._pool, threads)
         self._jobs = iter(jobs)
         self._pending: deque[Future[Result]] = deque()
         for _ in range(threads + 1):
@@ -59,8 +59,11 @@ class Ahead(Generic[Result], Iterator[Result]):
         self._pool.shutdown(cancel_futures=True)
 
 
-def _one_core_each(pool: ThreadPoolExecutor, threads: int) -> None:
-    """Torch keeps the number of cores per thread, and one for threads to come: that one is put back."""
+def one_core_each(pool: ThreadPoolExecutor, threads: int) -> None:
+    """Let each thread of the pool compute on one core.
+
+    Torch keeps the number of cores per thread, and one for threads to come: that one is put back.
+    """
     cores = torch.get_num_threads()
     barrier = Barrier(threads)
 

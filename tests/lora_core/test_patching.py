@@ -188,6 +188,39 @@ def test_live_and_merged_agree_to_the_last_bit(shape: tuple[int, ...]) -> None:
     assert torch.equal(apply_patch(behind_an_odd_offset, patch, dtype=torch.float32), merged)
 
 
+# 1280 x 11520 and 9 x 77 are shapes whose product rounds differently on one core and on several, if several share it.
+@pytest.mark.parametrize("shape", [(1280, 1280, 3, 3), (9, 77)], ids=["conv", "small"])
+def test_the_number_of_cores_changes_no_bit(shape: tuple[int, ...]) -> None:
+    """A merge computes each tensor on one core, a live patch on all."""
+    random = Random.seeded()
+    weight = random.tensor(*shape)
+    patch = patch_of(weight, (random.lora(shape, 16), 0.8), (random.dora(shape, 4), 0.5), (random.lora(shape, 4), 1.0))
+    cores = torch.get_num_threads()
+    try:
+        results: list[torch.Tensor] = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(apply_patch(weight, patch))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(cores)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_under_inference_mode() -> None:
+    """The host's mode, in which results are tensors that only this mode may write to."""
+    random = Random.seeded()
+    weight = random.tensor(1500, 700)
+    patch = patch_of(weight, (random.lora((1500, 700), 2), 1.0))
+    with torch.inference_mode():
+        patched = apply_patch(weight.clone(), patch)
+        mixed = apply_patch(weight, patch_of(weight, (random.dora((1500, 700), 2), 1.0)))
+    assert patched.is_inference()
+    assert mixed.is_inference()
+    assert torch.equal(patched, apply_patch(weight, patch))
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_input_is_never_written_to(dtype: torch.dtype) -> None:
     random = Random.seeded()
@@ -261,8 +294,13 @@ def test_a_fused_patch_needs_a_block_of_float32_not_a_whole_weight() -> None:
     random = Random.seeded()
     weight = random.tensor(2500, 2000, dtype=torch.float16)
     patch = patch_of(weight, (random.lora((2500, 2000), 4), 1.0))
-    with Largest() as seen:
-        apply_patch(weight, patch)
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)  # in this thread, where it is seen
+    try:
+        with Largest() as seen:
+            apply_patch(weight, patch)
+    finally:
+        torch.set_num_threads(cores)
     assert 0 < seen.floats <= CPU_BLOCK < weight.numel()
 
 
