@@ -11,7 +11,7 @@ import typer
 from ..architectures import ARCHITECTURES
 from ..errors import UnknownNameError
 from ..merge import DTYPES
-from . import DONE, USAGE, inspecting, merging
+from . import DONE, INTERRUPTED, USAGE, inspecting, merging
 from .lora_option import parse_lora
 
 app = typer.Typer(
@@ -35,6 +35,8 @@ def run(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except UsageError as error:
         return _usage(error)
+    if status == INTERRUPTED:  # typer's own answer to Ctrl-C, in silence
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else DONE
 
 

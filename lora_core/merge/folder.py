@@ -30,7 +30,7 @@ def open_folder(path: Path) -> Checkpoint:
     """Open a pipeline folder and find its architecture; errors as ``open_checkpoint``."""
     path = path.resolve()  # its name is shown, so "." must have one
     parts = {name: _component(path, name) for name in _names(path)}
-    refs = {name: _refs(files) for name, files in parts.items()}
+    refs = {name: {key: ref for file in files for key, ref in file.items()} for name, files in parts.items()}
     best = max(ARCHITECTURES, key=lambda row: _score(refs, row))
     if not _score(refs, best):
         example = next((f"{name}/{key}" for name, found in refs.items() for key in found), "")
@@ -41,7 +41,8 @@ def open_folder(path: Path) -> Checkpoint:
     for component in best.components:
         found = refs.get(component.diffusers_prefix, {})
         pieces, rest = _assembled(component, found, best)
-        tensors |= {key: _stored(path.name, key, put_together) for key, put_together in pieces.items()}
+        lengths = _lengths(component)
+        tensors |= {key: _stored(path.name, key, made_of, lengths.get(key)) for key, made_of in pieces.items()}
         left_out |= {f"{component.diffusers_prefix}/{key}": reason for key, reason in rest.items()}
     vae = refs.get(VAE, {})
     levels = vae_names.levels_of(vae)
@@ -84,16 +85,8 @@ def _component(path: Path, name: str) -> list[TensorFile]:
     raise CorruptFileError(f"{path.name}/{name}", what, "Save the pipeline with safe_serialization=True.")
 
 
-def _refs(files: list[TensorFile]) -> dict[str, TensorRef]:
-    """Tensors by diffusers name; transformers 5 may leave out the text encoder's ``text_model`` level."""
-    refs = {key: ref for file in files for key, ref in file.items()}
-    if "embeddings.token_embedding.weight" not in refs:
-        return refs
-    return {key if key.startswith("text_projection") else f"text_model.{key}": ref for key, ref in refs.items()}
-
-
 def _parameters(component: Component) -> Iterator[tuple[str, Target, Shape]]:
-    """(diffusers name, target, shape) of every parameter; a fused one under each of the names of its rows."""
+    """(diffusers name, target, shape) of every parameter, under each name that it may have; rows of fused ones too."""
     for path, location in component.diffusers.items():
         for parameter, shape in component.modules[location.path].shapes.items():
             target = Target(ModuleKey(component.name, location.path), parameter, location.slice)
@@ -106,7 +99,8 @@ def _score(refs: Mapping[str, Mapping[str, TensorRef]], architecture: Architectu
     for component in architecture.components:
         found = refs.get(component.diffusers_prefix, {})
         fits = [name in found and found[name].shape == shape for name, _, shape in _parameters(component)]
-        total += sum(fits) if sum(fits) * 2 >= len(fits) else 0
+        size = sum(len(module.shapes) for module in component.modules.values())
+        total += sum(fits) if sum(fits) * 2 >= size else 0
     return total
 
 
@@ -123,21 +117,29 @@ def _assembled(
     left_out: dict[str, str] = {}
     for name, ref in rest.items():
         if name.endswith(_POSITION_IDS) and not component.places:
-            pieces[f"{component.checkpoint_prefix}{name}"] = [Piece(ref)]
+            pieces[f"{component.checkpoint_prefix}text_model.{_POSITION_IDS}"] = [Piece(ref)]
         else:
             left_out[name] = f"a single-file checkpoint of {architecture.title} has no such tensor"
     return pieces, left_out
 
 
-def _stored(label: str, key: str, pieces: list[Piece]) -> Stored:
-    shape = pieces[0].ref.shape
-    if pieces[0].transposed:
-        shape = shape[::-1]
-    if (part := pieces[0].slice) is not None:
-        length = sum(piece.slice.length for piece in pieces if piece.slice)
-        if length != max(piece.slice.start + piece.slice.length for piece in pieces if piece.slice):
+def _lengths(component: Component) -> dict[str, int]:
+    """Key of a fused tensor of the checkpoint -> its length along the dimension of its slices."""
+    lengths: dict[str, int] = {}
+    for place in component.places.values():
+        if place.slice is not None:
+            lengths[place.key] = max(lengths.get(place.key, 0), place.slice.start + place.slice.length)
+    return lengths
+
+
+def _stored(label: str, key: str, pieces: list[Piece], length: int | None) -> Stored:
+    """The checkpoint's tensor of these pieces; ``length`` of a fused one along the dimension of its slices."""
+    first = pieces[0]
+    shape = first.ref.shape[::-1] if first.transposed else first.ref.shape
+    if first.slice is not None and length is not None:
+        if sum(piece.slice.length for piece in pieces if piece.slice) != length:
             raise CorruptFileError(label, f"parts of {key} are missing: {len(pieces)} are there")
-        shape = (*shape[: part.dim], length, *shape[part.dim + 1 :])
+        shape = (*shape[: first.slice.dim], length, *shape[first.slice.dim + 1 :])
     widest = max((piece.ref.dtype for piece in pieces), key=itemsize)
     return Stored(shape, widest, tuple(pieces))
 

@@ -44,7 +44,7 @@ def test_an_error_comes_out_in_its_turn_and_ends_the_rest() -> None:
     with pytest.raises(ZeroDivisionError), Ahead(jobs) as results:
         list(results)
     assert len(ran) < 100
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loom")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("loom-ahead", "loom-hash"))]
 
 
 def test_no_jobs_no_results() -> None:
