@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 
 from ..lora_core.errors import ConfigError, LoomError, UnknownNameError
 from ..lora_core.io import TensorFile, file_hashes
+from ..lora_core.metadata import read_metadata
 from ..lora_core.names import resolve_name
 
 PACK = Path(__file__).resolve().parent.parent
@@ -42,7 +44,7 @@ def lora_name(name: str, autov3: str = "") -> str:
         UnknownNameError: there is none; it names the nearest one.
         AmbiguousNameError: a short name fits several files.
     """
-    return resolve_name(name, lora_names(), autov3, _autov3)
+    return resolve_name(name, lora_names(), autov3, partial(_autov3, autov3.lower()))
 
 
 def lora_path(name: str, autov3: str = "") -> str:
@@ -139,8 +141,13 @@ def check_filename(filename: str) -> None:
         raise ConfigError("filename", faults)
 
 
-def _autov3(name: str) -> str | None:
-    return file_hashes(_full_path("loras", "LoRA", name)).autov3
+def _autov3(wanted: str, name: str) -> str | None:
+    """The hash of a file, which is all of it to read; what its header claims is enough to know that it is not meant."""
+    path = _full_path("loras", "LoRA", name)
+    claimed = read_metadata(TensorFile(path).metadata).autov3
+    if claimed and not claimed.startswith(wanted[: len(claimed)]):
+        return claimed
+    return file_hashes(path).autov3
 
 
 def _full_path(folder: str, kind: str, name: str) -> str:

@@ -61,7 +61,7 @@ class LoomPromptLoras(io.ComfyNode):
     def execute(cls, text: str, dialect: str, lora_stack: Any = None) -> io.NodeOutput:
         prompt = parse_prompt(text, dialect)
         items = [*parse_stack(lora_stack), *(_resolved(lora.item) for lora in prompt.loras)]
-        return io.NodeOutput(prompt.text, items, ui={"text": list(prompt.notes)})
+        return io.NodeOutput(prompt.text, items, ui={"text": list(prompt.notes)} if prompt.notes else None)
 
 
 def _items(text: str | None, dialect: str | None) -> list[StackItem]:
