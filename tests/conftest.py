@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from host_harness import models
 from host_harness.environment import HostEnvironment, prepare
 from host_harness.host import ComfyHost
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test asserts a time, not even that of one example of a property: a loaded machine is no fault.
+settings.register_profile("loom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loom")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
