@@ -6,6 +6,7 @@ from math import isfinite
 
 import torch
 
+from .adapters import Delta
 from .errors import NonFiniteError
 from .io.dtypes import FP8
 from .stack import Adapter
@@ -18,12 +19,17 @@ def check_finite(adapter: Adapter) -> None:
         NonFiniteError: naming the file, the key and how many of its values are NaN or infinite.
     """
     for _, delta in adapter.deltas:
-        for ref in delta.tensors:
-            count = non_finite(ref.load())
-            if count:
-                raise NonFiniteError(adapter.file, ref.name, count, ref.numel)
-        if not isfinite(delta.scale):
-            raise NonFiniteError(adapter.file, f"alpha of {delta.tensors[0].name}", 1, 1)
+        check_delta(adapter.file, delta)
+
+
+def check_delta(file: str, delta: Delta) -> None:
+    """One delta of ``check_finite``; ``file`` is for the error."""
+    for ref in delta.tensors:
+        count = non_finite(ref.load())
+        if count:
+            raise NonFiniteError(file, ref.name, count, ref.numel)
+    if not isfinite(delta.scale):
+        raise NonFiniteError(file, f"alpha of {delta.tensors[0].name}", 1, 1)
 
 
 def non_finite(tensor: torch.Tensor) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 import sys
 from io import FileIO
 from pathlib import Path
@@ -64,7 +65,7 @@ class TensorFile(TensorSource):
         return torch.frombuffer(self._map, dtype=dtype, count=ref.numel, offset=start).reshape(ref.shape)
 
     def forget(self, ref: TensorRef) -> None:
-        """Give back the memory of a tensor that was read: its pages come from the file again when needed.
+        """Give back its pages, which come from the file again when needed.
 
         Without it a pass over a large file holds all of it, though the system could take the pages back.
         """
@@ -97,15 +98,18 @@ class TensorFile(TensorSource):
         return f"TensorFile({self.label!r}, {len(self)} tensors)"
 
 
+_X86_AND_ARM = frozenset({"x86_64", "i686", "aarch64", "armv7l"})
+
+
 def _private_map(descriptor: int) -> mmap.mmap:
     """The file's bytes as a buffer. Torch wants a writable one, and nothing is ever written through it.
 
     Linux counts a private writable map as memory that may be needed, and refuses one larger than RAM and swap;
-    MAP_NORESERVE says that it is not (the constant is missing in Python before 3.13; 0x4000 on x86 and ARM).
+    MAP_NORESERVE says that it is not. Python has the constant from 3.13 on.
     """
     if sys.platform != "linux":
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
-    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if platform.machine() in _X86_AND_ARM else 0)
     return mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE)
 
 

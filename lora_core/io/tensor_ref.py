@@ -71,6 +71,9 @@ class TensorSource(Mapping[str, TensorRef]):
     def view(self, ref: TensorRef) -> torch.Tensor:
         """The tensor of one of this source's refs, shape and dtype as stored."""
 
+    def forget(self, ref: TensorRef) -> None:
+        """Say that a tensor that was read is not needed for now: a file gives its memory back."""
+
     def __getitem__(self, key: str) -> TensorRef:
         try:
             return self._refs[key]

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from ..adapters import Delta
 from ..architectures import Place
 from ..errors import ConfigError, UnmappedKeysError
-from ..finite import check_finite
+from ..finite import check_delta
 from ..inspect import misfit_json
-from ..io import Entry, TensorFile, stream_safetensors
+from ..io import Entry, TensorRef, stream_safetensors
 from ..io.ahead import Ahead
 from ..io.dtypes import FP8, TORCH_DTYPES
 from ..mapping import require_complete
@@ -130,8 +131,7 @@ def merge_to_checkpoint(
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     binding = bind(stack, checkpoint.shape_of, checkpoint.architecture)
     _require_fit(checkpoint, stack, binding, strict)
-    with Ahead([partial(check_finite, entry.adapter) for entry in stack.entries]) as checks:
-        list(checks)
+    _check_numbers(stack)
     changes = _changes(checkpoint, binding)
     entries = _entries(checkpoint, changes, dtype, device)
 
@@ -176,6 +176,25 @@ def _require_fit(checkpoint: Checkpoint, stack: Stack, binding: Binding, strict:
             raise UnmappedKeysError(report.file, left, report.total, why)
 
 
+def _check_numbers(stack: Stack) -> None:
+    """Every number of every LoRA must be finite; it is known before anything is written."""
+
+    def check(file: str, delta: Delta) -> None:
+        check_delta(file, delta)
+        _forget(delta.tensors)
+
+    jobs = [partial(check, entry.adapter.file, delta) for entry in stack.entries for _, delta in entry.adapter.deltas]
+    with Ahead(jobs) as checks:
+        for _ in checks:
+            pass
+
+
+def _forget(refs: Iterable[TensorRef]) -> None:
+    """Files of many gigabytes pass by: what was read is not kept."""
+    for ref in refs:
+        ref.source.forget(ref)
+
+
 # What changes one tensor of the checkpoint: patches of disjoint parts of it, each with its place.
 _Changes = list[tuple[Patch, Place]]
 
@@ -209,9 +228,8 @@ def _entry(checkpoint: Checkpoint, key: str, stored: Stored, changes: _Changes, 
 
     def compute() -> torch.Tensor:
         result = _changed(checkpoint, key, changes, TORCH_DTYPES[dtype], device)
-        for piece in stored.pieces:
-            if isinstance(piece.ref.source, TensorFile):
-                piece.ref.source.forget(piece.ref)
+        deltas = (part.delta for patch, _ in changes for part in patch.parts)
+        _forget([*(piece.ref for piece in stored.pieces), *(ref for delta in deltas for ref in delta.tensors)])
         return result
 
     return Entry(key, dtype, stored.shape, compute)
