@@ -7,6 +7,7 @@ configurations of a diffusers folder and from weights under a single-file checkp
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,12 +189,14 @@ def _clip(folder: Path, weights: dict[str, torch.Tensor]) -> Any:
         if key.startswith(CLIP_PREFIX)
     }
     target = comfy.supported_models_base.ClipTarget(Tokenizer, DemoClip)
-    return comfy.sd.CLIP(
-        target,
-        embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        parameters=sum(tensor.numel() for tensor in state.values()),
-        state_dict=state,
-    )
+    folders = folder_paths.get_folder_paths("embeddings")
+    parameters = sum(tensor.numel() for tensor in state.values())
+    if "state_dict" in inspect.signature(comfy.sd.CLIP).parameters:
+        return comfy.sd.CLIP(target, embedding_directory=folders, parameters=parameters, state_dict=state)
+    # Older hosts take the weights afterwards.
+    clip = comfy.sd.CLIP(target, embedding_directory=folders, parameters=parameters)
+    clip.load_sd(state, full_model=True)
+    return clip
 
 
 def _vae(folder: Path, weights: dict[str, torch.Tensor]) -> Any:

@@ -27,6 +27,7 @@ spec.loader.exec_module(pack)
 asyncio.run(pack.comfy_entrypoint())
 bridge = importlib.import_module("pack_x_y.nodes._bridge")
 files = importlib.import_module("pack_x_y.nodes._files")
+table = importlib.import_module("pack_x_y.nodes._table")
 load_demo = importlib.import_module("pack_x_y.nodes._demo_model").load_demo
 core = importlib.import_module("pack_x_y.lora_core")
 patching = importlib.import_module("pack_x_y.lora_core.patching")
@@ -101,6 +102,19 @@ with torch.inference_mode():
         "strength 0": nothing == (str(demo.model.patches_uuid), str(demo.clip.patcher.patches_uuid)),
         "on top of itself": ids(THREE, type(demo)(model, clip, None))[0] != first[0],
     }
+    # The table's norms, from factors, against differences of full size.
+    adapter = core.load_adapter(folder / "a.safetensors")
+    squares = {}
+    for target, delta in adapter.deltas:
+        component, shape = target.module.component, host.architecture.shape(target)
+        block = host.architecture.block(target.module) if component == "denoiser" else component
+        norm = delta.apply(torch.zeros(shape, dtype=torch.float64), 1.0).norm()
+        squares[block] = squares.get(block, 0.0) + float(norm) ** 2
+    norms = table.block_norms(adapter)
+    said["blocks"] = list(norms)
+    said["norms"] = max(abs(norms[block] - square**0.5) / square**0.5 for block, square in squares.items())
+    picture = table.draw("a", norms)
+    said["table"] = [str(picture.dtype), picture.dim(), float(picture.max()) <= 1.0]
 print(json.dumps(said))
 """
 
@@ -145,3 +159,16 @@ def test_the_id_of_the_patches_depends_on_parent_and_stack_alone(said: Any) -> N
         "strength 0": True,
         "on top of itself": True,
     }
+
+
+def test_norms_per_block_are_those_of_the_differences(said: Any) -> None:
+    assert (
+        said["blocks"]
+        == [
+            *("in00", "in01", "in02", "in03", "mid", "out00", "out01", "out02", "out03"),
+            "text_encoder",
+        ]
+        or said["blocks"][0] == "base"
+    )
+    assert said["norms"] < 1e-5
+    assert said["table"] == ["torch.float32", 4, True]
