@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import graphs
 import lora_files
 from host_harness.host import ComfyHost
+from lora_core.io import file_hashes
 
 pytestmark = pytest.mark.host
 Picture = NDArray[np.uint8]
@@ -137,6 +138,12 @@ def test_a_stack_goes_on_to_other_nodes_and_comes_from_a_prompt(loras: ComfyHost
     }
     drawn = draw(loras, from_prompt, graphs.picture(["lora", 0], ["lora", 1], text=["tags", 0]))
     assert difference(drawn, expected) == 0
+
+
+def test_a_renamed_file_is_found_by_its_hash(loras: ComfyHost) -> None:
+    autov3 = file_hashes(loras.loras / "a.safetensors").autov3
+    renamed = draw(loras, graphs.stacked(json.dumps([{"lora": "its old name", "hash": autov3}])))
+    assert difference(renamed, draw(loras, graphs.stacked(json.dumps([{"lora": "a"}])))) == 0
 
 
 def test_block_weights_reach_their_blocks(loras: ComfyHost) -> None:
