@@ -47,11 +47,12 @@ def fetch(package: str, folder: Path) -> Path:
     return target / "package"
 
 
-def read_names(path: Path = NAMES) -> list[str]:
-    """Names of the list, comments left out."""
+def read_names(path: Path = NAMES) -> dict[str, bool]:
+    """{name: whether it has a star}, comments left out."""
     lines = path.read_text(encoding="utf-8").splitlines()
     text = ",".join(line for line in lines if not line.startswith("#"))
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return {name.removeprefix("*"): name.startswith("*") for name in names}
 
 
 def held_out(names: list[str], share: float = HELD_OUT) -> set[str]:
@@ -137,6 +138,7 @@ def build(out: Path, size: int) -> None:
                     "file_name": f"{slug}.png",
                     "text": name.lower(),
                     "group": groups[name],
+                    "core": names[name],
                     "split": "heldout" if name in held else "train",
                 }
                 rows.append(json.dumps(row))

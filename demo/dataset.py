@@ -20,12 +20,16 @@ FOOD = "Food & Drink"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One captioned picture. `split` is "train" or "heldout", the same in both styles."""
+    """One captioned picture. `split` is "train" or "heldout", the same in both styles.
+
+    `core` marks the plainest things, which the base is shown more often.
+    """
 
     path: Path
     text: str
     group: str
     split: str
+    core: bool
 
     @property
     def is_food(self) -> bool:
@@ -37,7 +41,7 @@ def read_items(style: str, root: Path = DATA) -> list[Item]:
     folder = root / style
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return [Item(folder / r["file_name"], r["text"], r["group"], r["split"]) for r in rows]
+    return [Item(folder / r["file_name"], r["text"], r["group"], r["split"], r["core"]) for r in rows]
 
 
 def select(items: Iterable[Item], *, food: bool | None = None, split: str | None = None) -> list[Item]:

@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from demo.apply import stack_of, with_stack
 from demo.dataset import FLAT, HIGH_CONTRAST, load_images, read_items, select
 from demo.measure import dark_fraction, fixed_losses, pairs, rises, saturation, shuffled
 from demo.pipeline import MODEL, Demo, load_demo
-from demo.sample import contact_sheet, sample_images
+from demo.sample import contact_sheet, sample_images, sample_latents
 from demo.train_loras import LORAS, PLANS
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -61,6 +62,20 @@ def held_out_losses(models: Mapping[str, Demo]) -> dict[str, Losses]:
         result[name]["base, shuffled"] = fixed_losses(base, latents, wrong)
         result[name]["style, shuffled"] = fixed_losses(models["style"], latents, wrong)
     return result
+
+
+def recognised(demo: Demo, core: bool) -> dict[str, Any]:
+    """Of one picture a caption, how many are nearest to their own icon among all that the base saw.
+
+    Distance is mean square error of latents; chance would be 1 in 356.
+    """
+    items = select(read_items(FLAT), food=False)
+    truth = demo.encode(load_images(items)).flatten(1)
+    wanted = [i for i, item in enumerate(items) if item.core == core]
+    drawn = sample_latents(demo, [items[i].text for i in wanted]).flatten(1)
+    nearest = torch.cdist(drawn, truth).argmin(dim=1).tolist()
+    missed = [items[i].text for i, n in zip(wanted, nearest, strict=True) if i != n]
+    return {"captions": len(wanted), "own icon": len(wanted) - len(missed), "missed": missed}
 
 
 def loss_checks(losses: Mapping[str, Losses]) -> dict[str, bool]:
@@ -129,7 +144,12 @@ def run(out: Path, model: Path = MODEL) -> dict[str, Any]:
     sheet, samples = sheet_by_strength(demo, models)
     sheet.save(out / "strengths.png")
     plot_losses(out / "loss.png")
-    result = {"losses": losses, "samples": samples, "checks": loss_checks(losses)}
+    result = {
+        "losses": losses,
+        "samples": samples,
+        "recognised": {"core": recognised(demo, True), "others": recognised(demo, False)},
+        "checks": loss_checks(losses),
+    }
     (out / "losses.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 

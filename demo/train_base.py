@@ -69,6 +69,13 @@ def cache_latents(demo: Demo, images: Tensor, variants: int) -> Tensor:
     return torch.stack([demo.encode(view) for view in views])
 
 
+def core_odds(core: list[bool], share: float) -> Tensor:
+    """Probabilities of drawing each picture, (n,): those of the core sum to `share`."""
+    chosen = torch.tensor(core)
+    inside, outside = int(chosen.sum()), int((~chosen).sum())
+    return torch.where(chosen, share / max(inside, 1), (1.0 - share) / max(outside, 1))
+
+
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     items = select(read_items(FLAT), food=False)
@@ -81,6 +88,7 @@ def train(args: argparse.Namespace) -> None:
     latents = cache_latents(demo, load_images(items), args.variants)
     # The last row is the empty caption.
     tokens = demo.tokens([item.text for item in items] + [""])
+    odds = core_odds([item.core for item in items], args.core_share)
     context: Tensor | None = None
     unet = demo.unet.to(memory_format=torch.channels_last)
     modules: list[nn.Module] = [unet, demo.text_encoder]
@@ -133,7 +141,7 @@ def train(args: argparse.Namespace) -> None:
     while not budget.is_over:
         for group in optimizer.param_groups:
             group["lr"] = budget.rate(args.lr)
-        chosen = torch.randint(len(items), (args.batch,))
+        chosen = torch.multinomial(odds, args.batch, replacement=True)
         view = torch.randint(args.variants, (args.batch,))
         clean = latents[view, chosen]
         caption = torch.where(torch.rand(args.batch) < args.dropout, len(items), chosen)
@@ -174,10 +182,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("demo/out/train"), help="checkpoints")
     parser.add_argument("--minutes", type=float, default=95, help="training time, restarts included")
     parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--variants", type=int, default=4, help="views of each picture")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--variants", type=int, default=1, help="views of each picture")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--core-share", type=float, default=0.8, help="of the draws, for the core")
     parser.add_argument("--text-share", type=float, default=0.25, help="of the time, with text")
     parser.add_argument("--dropout", type=float, default=0.1, help="share of empty captions")
     parser.add_argument("--seed", type=int, default=0)

@@ -132,7 +132,8 @@ def train(plan: Plan, args: argparse.Namespace) -> list[float]:
     items = select(read_items(plan.data), food=plan.food, split="train")
     captions = [item.text for item in items]
     latents = cache_latents(demo, load_images(items), args.variants)
-    tokens, empty = demo.tokens(captions), demo.tokens([""])[0]
+    # The last row is the empty caption.
+    tokens = demo.tokens([*captions, ""])
     groups = [{"params": add_lora(demo.unet, plan, UNET_TARGETS), "peak": args.lr}]
     demo.text_encoder.requires_grad_(False)
     if plan.text_encoder:
@@ -148,11 +149,10 @@ def train(plan: Plan, args: argparse.Namespace) -> list[float]:
             group["lr"] = group["peak"] * min(1.0, (step + 1) / 20) * down
         chosen = torch.randint(len(items), (args.batch,))
         clean = latents[torch.randint(args.variants, (args.batch,)), chosen]
-        dropped = torch.rand(args.batch) < args.dropout
-        caption = torch.where(dropped[:, None], empty, tokens[chosen])
+        caption = torch.where(torch.rand(args.batch) < args.dropout, len(items), chosen)
         timesteps = stratified_timesteps(args.batch)
         noise = torch.randn_like(clean)
-        context = demo.text_encoder(caption).last_hidden_state
+        context = demo.text_encoder(tokens[caption]).last_hidden_state
         output = demo.unet(add_noise(clean, noise, timesteps), timesteps, context).sample
         error = (output - velocity(clean, noise, timesteps)).square().mean(dim=(1, 2, 3))
         loss = (error * min_snr_weights(timesteps)).mean()
@@ -170,19 +170,21 @@ def train(plan: Plan, args: argparse.Namespace) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", default=list(PLANS), choices=[*PLANS], metavar="name")
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(PLANS)}; all when left out")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--out", type=Path, default=LORAS)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--variants", type=int, default=4)
+    parser.add_argument("--variants", type=int, default=1, help="views of each picture")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--text-lr", type=float, default=2e-4)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if unknown := set(args.names) - set(PLANS):
+        parser.error(f"no such LoRA: {', '.join(sorted(unknown))}; there are {', '.join(PLANS)}")
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in args.names:
+    for name in args.names or PLANS:
         losses = train(PLANS[name], args)
         curve = args.out / f"{Path(PLANS[name].file_name).stem}.loss.json"
         curve.write_text(json.dumps([round(x, 5) for x in losses]) + "\n", encoding="utf-8")
