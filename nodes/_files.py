@@ -106,6 +106,23 @@ def fingerprint_checkpoint(name: str | None) -> str:
     return "|".join(_state(str(file)) for file in files)
 
 
+def vae_names() -> list[str]:
+    """The safetensors files of the host's vae folders; its list also has names that stand for no file."""
+    return [name for name in folder_paths.get_filename_list("vae") if name.endswith(".safetensors")]
+
+
+def vae_path(name: str) -> str:
+    """The file of a VAE; ``UnknownNameError`` for a name that is not in the list."""
+    if name not in vae_names():
+        raise UnknownNameError("VAE", name, vae_names())
+    return _full_path("vae", "VAE", name)
+
+
+def fingerprint_vae(name: str) -> str:
+    """As ``fingerprint``, for a VAE."""
+    return _state(vae_path(name))
+
+
 class NewCheckpoint(NamedTuple):
     """Where to write, and the name under which the host's loaders will find it."""
 

@@ -15,6 +15,9 @@ from ..lora_core.rows import parse_stack
 from . import _files, _inputs
 from ._apply import read_stack
 
+TEXT_CHOICES = ("merge", "keep")
+OWN_VAE = "the checkpoint's own"
+
 
 class LoomMergeToCheckpoint(io.ComfyNode):
     @classmethod
@@ -43,6 +46,22 @@ class LoomMergeToCheckpoint(io.ComfyNode):
                     default="same",
                     tooltip="Number type of the weights in the new file. same: each tensor's own.",
                 ),
+                io.Combo.Input(
+                    "text_encoders",
+                    options=list(TEXT_CHOICES),
+                    default=TEXT_CHOICES[0],
+                    optional=True,
+                    tooltip="Merge into the text encoders too, or keep them as the checkpoint has them.",
+                    extra_dict=_inputs.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "vae_name",
+                    options=[OWN_VAE, *_files.vae_names()],
+                    default=OWN_VAE,
+                    optional=True,
+                    tooltip="A file of the vae folders that takes the place of the checkpoint's VAE.",
+                    extra_dict=_inputs.ADVANCED,
+                ),
                 _inputs.strict(),
             ],
             outputs=[
@@ -65,11 +84,21 @@ class LoomMergeToCheckpoint(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: Any) -> str:
-        return _files.fingerprint_checkpoint(ckpt_name)
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, vae_name: str = OWN_VAE, **_: Any) -> str:
+        vae = "" if vae_name == OWN_VAE else _files.fingerprint_vae(vae_name)
+        return f"{_files.fingerprint_checkpoint(ckpt_name)}|{vae}"
 
     @classmethod
-    def execute(cls, ckpt_name: str, lora_stack: Any, filename: str, dtype: str, strict: bool = False) -> io.NodeOutput:
+    def execute(
+        cls,
+        ckpt_name: str,
+        lora_stack: Any,
+        filename: str,
+        dtype: str,
+        text_encoders: str = TEXT_CHOICES[0],
+        vae_name: str = OWN_VAE,
+        strict: bool = False,
+    ) -> io.NodeOutput:
         checkpoint = open_checkpoint(_files.checkpoint_path(ckpt_name))
         stack = read_stack(parse_stack(lora_stack), checkpoint.architecture)
         new = _files.new_checkpoint(filename)
@@ -79,6 +108,8 @@ class LoomMergeToCheckpoint(io.ComfyNode):
             stack,
             new.path,
             dtype=dtype,
+            text_encoders=text_encoders == TEXT_CHOICES[0],
+            vae=None if vae_name == OWN_VAE else _files.vae_path(vae_name),
             strict=strict,
             progress=lambda part, whole: bar.update_absolute(int(100 * part / max(whole, 1)), 100),
             # The host's cancel is a BaseException; the merge removes its unfinished file and lets it through.

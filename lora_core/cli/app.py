@@ -116,6 +116,12 @@ def merge_to_checkpoint_command(
             autocompletion=_complete_dtype,
         ),
     ] = "same",
+    keep_text_encoders: Annotated[
+        bool, typer.Option("--keep-text-encoders", help="Leave the text encoders as they are.")
+    ] = False,
+    vae: Annotated[
+        Path | None, typer.Option(help="A VAE to put in the place of the checkpoint's own.", metavar="FILE")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a tensor of a LoRA is not used.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
     json: Json = False,
@@ -127,4 +133,14 @@ def merge_to_checkpoint_command(
         loras = [parse_lora(text) for text in lora]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--lora'") from None
-    return merging.run(checkpoint, loras, out, dtype=dtype, strict=strict, overwrite=overwrite, json=json)
+    return merging.run(
+        checkpoint,
+        loras,
+        out,
+        dtype=dtype,
+        text_encoders=not keep_text_encoders,
+        vae=vae,
+        strict=strict,
+        overwrite=overwrite,
+        json=json,
+    )

@@ -15,7 +15,16 @@ from .output import print_json, print_table, progress_bar
 
 
 def run(
-    checkpoint: Path, loras: Sequence[LoraOption], out: Path, *, dtype: str, strict: bool, overwrite: bool, json: bool
+    checkpoint: Path,
+    loras: Sequence[LoraOption],
+    out: Path,
+    *,
+    dtype: str,
+    text_encoders: bool,
+    vae: Path | None,
+    strict: bool,
+    overwrite: bool,
+    json: bool,
 ) -> int:
     """Merge, with a progress bar; report what was done."""
     source = open_checkpoint(checkpoint)
@@ -24,7 +33,15 @@ def run(
     )
     with progress_bar(out.name) as progress:
         report = merge_to_checkpoint(
-            source, stack, out, dtype=dtype, strict=strict, overwrite=overwrite, progress=progress
+            source,
+            stack,
+            out,
+            dtype=dtype,
+            text_encoders=text_encoders,
+            vae=vae,
+            strict=strict,
+            overwrite=overwrite,
+            progress=progress,
         )
     if json:
         print_json(report.as_json())

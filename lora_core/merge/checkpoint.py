@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +26,12 @@ from ..io.dtypes import FP8, TORCH_DTYPES
 from ..mapping import require_complete
 from ..patching import Binding, BindReport, Patch, apply_patch, bind, rounded
 from ..stack import Stack
+from ..types import TEXT_ENCODERS
 from . import vae_names
 from .dtypes import output_dtype
 from .provenance import InputHashes, merged_metadata
 from .source import Checkpoint, Stored, open_checkpoint
+from .vae import with_vae
 
 Progress = Callable[[int, int], None]
 Device = torch.device | str
@@ -99,6 +101,8 @@ def merge_to_checkpoint(
     out: str | os.PathLike[str],
     *,
     dtype: str = "same",
+    text_encoders: bool = True,
+    vae: str | os.PathLike[str] | None = None,
     strict: bool = False,
     overwrite: bool = False,
     device: Device = "cpu",
@@ -113,6 +117,8 @@ def merge_to_checkpoint(
         stack: LoRAs with strengths.
         out: the file to write. It may be the source itself, with ``overwrite``.
         dtype: one of ``dtypes.DTYPES``.
+        text_encoders: merge into the text encoders too; else they stay as they are.
+        vae: a VAE file whose tensors take the place of the checkpoint's own.
         strict: raise when a tensor of a LoRA is not used.
         overwrite: replace a file that is there.
         device: where patches are computed.
@@ -129,6 +135,10 @@ def merge_to_checkpoint(
     """
     started = time.monotonic()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    if vae is not None:
+        checkpoint = with_vae(checkpoint, vae)
+    if not text_encoders:
+        stack = _without_text(stack)
     binding = bind(stack, checkpoint.shape_of, checkpoint.architecture)
     _require_fit(checkpoint, stack, binding, strict)
     _check_numbers(stack)
@@ -157,6 +167,16 @@ def merge_to_checkpoint(
         loras=binding.reports,
         left_out=checkpoint.left_out,
     )
+
+
+def _without_text(stack: Stack) -> Stack:
+    """The same stack at strength 0 for every text encoder."""
+    still = dict.fromkeys(TEXT_ENCODERS, 0.0)
+    entries = (
+        replace(entry, strengths=replace(entry.strengths, components={**entry.strengths.components, **still}))
+        for entry in stack.entries
+    )
+    return Stack(tuple(entries))
 
 
 def _require_fit(checkpoint: Checkpoint, stack: Stack, binding: Binding, strict: bool) -> None:
