@@ -179,15 +179,21 @@ def _add_product(target: torch.Tensor, source: torch.Tensor, step: LowRankStep) 
     wide = _wide(source.dtype)
     up, down = step.up.to(wide), step.down.to(wide)
 
-    def add(start: int, end: int) -> None:
-        into, values = target[start:end], source[start:end]
-        if into.dtype == wide:
-            block = into if into.data_ptr() == values.data_ptr() else into.copy_(values)
+    def add(blocks: Sequence[tuple[int, int]]) -> None:
+        height = blocks[0][1] - blocks[0][0]
+        scratch = None if target.dtype == wide else torch.empty(height, target.shape[1], dtype=wide, device=up.device)
+        for start, end in blocks:
+            into, values = target[start:end], source[start:end]
+            block = into if scratch is None else scratch[: end - start]
+            if block.data_ptr() != values.data_ptr():
+                block.copy_(values)
             block.addmm_(up[start:end], down)
-        else:
-            into.copy_(_saturated(values.to(wide, copy=True).addmm_(up[start:end], down), into.dtype))
+            if scratch is not None:
+                into.copy_(_saturated(block, into.dtype))
 
-    _each_on_one_core(target.device, [partial(add, *rows) for rows in _blocks(target)])
+    blocks, cores = _blocks(target), torch.get_num_threads()
+    shares = [blocks[first::cores] for first in range(min(cores, len(blocks)))]
+    _each_on_one_core(target.device, [partial(add, share) for share in shares])
 
 
 def _blocks(matrix: torch.Tensor) -> list[tuple[int, int]]:
