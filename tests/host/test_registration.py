@@ -33,7 +33,7 @@ NAMES: dict[str, tuple[str, str, str]] = {
     "LoomPromptLoras": ("LoRAs from Prompt", "text dialect [lora_stack]", "text LORA_STACK"),
     "LoomMergeToCheckpoint": (
         "Merge to Checkpoint",
-        "ckpt_name lora_stack filename dtype [strict]",
+        "ckpt_name lora_stack filename dtype [text_encoders] [vae_name] [strict]",
         "ckpt_name report",
     ),
     "LoomInspectLora": ("Inspect LoRA", "lora_name", "report table trigger_words"),
