@@ -84,8 +84,8 @@ class LoomMergeToCheckpoint(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str | None = None, vae_name: str = OWN_VAE, **_: Any) -> str:
-        vae = "" if vae_name == OWN_VAE else _files.fingerprint_vae(vae_name)
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, vae_name: str | None = OWN_VAE, **_: Any) -> str:
+        vae = "" if vae_name in (None, OWN_VAE) else _files.fingerprint_vae(vae_name)
         return f"{_files.fingerprint_checkpoint(ckpt_name)}|{vae}"
 
     @classmethod
