@@ -6,7 +6,7 @@ component times the factor of the block. ``patching`` computes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from .adapters import Delta
@@ -59,7 +59,8 @@ class BindReport:
         file: name to show.
         fitting: modules that the model takes.
         total: modules in the file; ``total - fitting`` are in ``missing``, ``misfits`` and ``absent``.
-        missing: ``component.path`` of modules that the model does not have -> reason.
+        missing: modules that the model does not have -> reason: ``component.path``, or the name in the file
+            where the model's whole family has no such module.
         misfits: parameters that have another shape in this model; ``expected`` is the model's.
         absent: component of which the model given has nothing, such as a text encoder that is not
             connected -> its modules in the file. No fault of the file, so not in ``missing``.
@@ -86,7 +87,12 @@ class Binding:
     reports: tuple[BindReport, ...]
 
 
-def bind(stack: Stack, shape_of: ShapeOf, architecture: Architecture | None = None) -> Binding:
+def bind(
+    stack: Stack,
+    shape_of: ShapeOf,
+    architecture: Architecture | None = None,
+    given: Collection[str] | None = None,
+) -> Binding:
     """Bind a stack to a model.
 
     Args:
@@ -95,13 +101,15 @@ def bind(stack: Stack, shape_of: ShapeOf, architecture: Architecture | None = No
         shape_of: whole target -> shape of that parameter in the model, None where it has none. The model at hand
             decides, so a variant (nine latent channels of an inpainting model) takes what fits it.
         architecture: the model's, None where the caller does not know it.
+        given: components that are at hand; None: those of which the model has a parameter of this stack.
 
     Raises:
         WrongBaseError: an adapter was made for another architecture than the model's.
     """
     wholes = {target.whole for entry in stack.entries for target, _ in entry.adapter.deltas}
     shapes = {whole: shape_of(whole) for whole in wholes}
-    given = frozenset(whole.module.component for whole, shape in shapes.items() if shape is not None)
+    if given is None:
+        given = {whole.module.component for whole, shape in shapes.items() if shape is not None}
     parts: dict[Target, list[PatchPart]] = {}
     reports: list[BindReport] = []
     for entry in stack.entries:
@@ -118,7 +126,7 @@ def bind(stack: Stack, shape_of: ShapeOf, architecture: Architecture | None = No
 def _bind_entry(
     entry: StackEntry,
     shapes: Mapping[Target, Shape | None],
-    given: frozenset[str],
+    given: Collection[str],
     parts: dict[Target, list[PatchPart]],
 ) -> BindReport:
     """Append an adapter's parts to ``parts``; say what the model takes."""
@@ -146,8 +154,8 @@ def _bind_entry(
     return BindReport(
         file=adapter.file,
         fitting=sum(fitting.values()),
-        total=len(fitting),
-        missing=missing,
+        total=len(fitting) + len(adapter.report.left),
+        missing={**adapter.report.left, **missing},
         misfits=tuple(misfits),
         absent={component: len(places) for component, places in absent.items()},
     )

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from .text import one_line
+
+# Longer messages lose their middle: a file may have a key of a million characters.
+MAX_MESSAGE = 2_000
+
 
 class LoomError(Exception):
-    """Base of all errors that LoRA Loom raises on purpose."""
+    """Base of all errors that LoRA Loom raises on purpose.
+
+    The message is one line without control characters, whatever names and keys of a stranger's file it quotes;
+    the attributes of the classes keep those as they are.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = one_line(message, MAX_MESSAGE)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         # KeyError.__str__ would print the repr of the message, with quotes.
@@ -36,11 +45,11 @@ class UnknownFormatError(LoomError, ValueError):
 class UnmappedKeysError(LoomError, KeyError):
     """Strict loading met tensors that no module of the model takes."""
 
-    def __init__(self, file: str, keys: Sequence[str], total: int, reason: str) -> None:
+    def __init__(self, file: str, keys: Sequence[str], total: int, reason: str, noun: str = "tensors") -> None:
         self.file, self.keys, self.total = file, tuple(keys), total
         shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
         super().__init__(
-            f"{file}: {len(keys)} of {total} tensors are not used ({shown}): {reason}. "
+            f"{file}: {len(keys)} of {total} {noun} are not used ({shown}): {reason}. "
             f"Use a LoRA made for this model, or switch strict off to load the rest."
         )
 
@@ -124,17 +133,33 @@ class MissingExtraError(LoomError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra
-        super().__init__(f"{purpose} needs the package {package!r}: run `pip install lora-loom[{extra}]`.")
+        super().__init__(
+            f"{purpose} needs the package {package!r}. "
+            f'Run `pip install ".[{extra}]"` in the folder of your clone of LoRA Loom.'
+        )
 
 
 class UnknownArchitectureError(LoomError, ValueError):
-    """The module names of a file fit no model family in ``ARCHITECTURES``."""
+    """A file is for no model family in ``ARCHITECTURES``; ``nearest`` is the one that takes most of it."""
 
-    def __init__(self, file: str, example: str, known: Sequence[str], says: str = "") -> None:
-        self.file, self.example, self.known, self.says = file, example, tuple(known), says
-        claim = f" (its metadata says {says})" if says else ""
+    def __init__(
+        self,
+        file: str,
+        nearest: str,
+        fitting: int,
+        total: int,
+        why: str,
+        known: Sequence[str],
+        says: str = "",
+    ) -> None:
+        self.file, self.nearest, self.fitting, self.total = file, nearest, fitting, total
+        self.known, self.says = tuple(known), says
+        claim = f"; its metadata says {says}" if says else ""
+        near = (
+            f"{nearest} comes nearest: {fitting} of {total} modules fit" if fitting else f"none of {total} modules fits"
+        )
         super().__init__(
-            f"{file}: no known model has its modules, such as {example!r}{claim}; known models: {', '.join(known)}. "
+            f"{file}: made for a model that is not known{claim}: {near} ({why}). Known models: {', '.join(known)}. "
             f"Use a LoRA for one of these, or report the file so that its family can be added."
         )
 

@@ -64,6 +64,7 @@ class Fit:
     unmatched: dict[str, str] = field(default_factory=dict[str, str])
     ignored: dict[str, str] = field(default_factory=dict[str, str])
     misfit: list[Misfit] = field(default_factory=list[Misfit])
+    left: dict[str, str] = field(default_factory=dict[str, str])
 
     def report(self, source: TensorSource, scheme: Format) -> MappingReport:
         return MappingReport(
@@ -75,6 +76,7 @@ class Fit:
             ignored=self.ignored,
             misfit=tuple(self.misfit),
             modules=tuple(self.modules),
+            left=self.left,
         )
 
 
@@ -86,7 +88,9 @@ def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Arch
     for name, roles in groups.modules.items():
         located = names.get(name)
         if located is None:
-            fitted.unmatched |= {ref.name: f"{architecture.title} has no module {name}" for ref in roles.values()}
+            reason = f"{architecture.title} has no module {name}"
+            fitted.unmatched |= {ref.name: reason for ref in roles.values()}
+            fitted.left[name] = reason
             continue
         try:
             alpha = _alpha(source, roles)
@@ -96,6 +100,7 @@ def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Arch
             _build(source, fitted, name, located, roles, alpha)
         except ShapeMismatchError as error:
             _add_misfit(fitted, roles, error)
+            fitted.left[name] = f"{error.key}: expected {error.expected}, got {error.got}"
     return fitted
 
 
@@ -132,6 +137,8 @@ def _build(
         for parameter, delta in ADAPTER_TYPES.get(best).build(group).items():
             built.append((Target(located.module, parameter, located.slice), delta))
         used += [rest.pop(role).name for role in takes[best]]
+    if not built:
+        fitted.left[name] = "no adapter type that is known takes its tensors"
     fitted.deltas += built
     fitted.modules += [ModuleReport(name, target, delta.type, delta.rank, alpha) for target, delta in built]
     fitted.used += used

@@ -30,7 +30,7 @@ from .stack import Adapter
 from .types import MappingReport
 
 # Values of modelspec.architecture end in /lora, or by the letter of the specification in -lora.
-_MODELSPEC_KEYS = ("modelspec.architecture", "model_spec.architecture")
+_CLAIM_KEYS = ("modelspec.architecture", "model_spec.architecture", "ss_base_model_version")
 
 
 def load_adapter(
@@ -88,7 +88,7 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
     candidates = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
     fits = [fit(source, scheme, groups, candidate) for candidate in candidates]
     best = _choose(fits, source, prefer)
-    if not best.deltas:
+    if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
         _refuse(source, scheme, groups, best, forced=architecture is not None)
     return Adapter(tuple(best.deltas), source.metadata, best.report(source, scheme))
 
@@ -104,15 +104,29 @@ def detect_format(source: TensorSource) -> Format:
     return FORMATS.get(name)
 
 
+def claims(source: TensorSource) -> tuple[str, ...]:
+    """What the metadata says the file was made for, in the words of its writer."""
+    return tuple(text for key in _CLAIM_KEYS if (text := source.metadata.get(key, "")))
+
+
 def claimed_architecture(source: TensorSource) -> str | None:
     """The architecture that the metadata claims; it may lie, so it only decides between equal fits."""
-    version = source.metadata.get("ss_base_model_version", "")
-    spec = next((source.metadata[key] for key in _MODELSPEC_KEYS if key in source.metadata), "")
-    spec = spec.removesuffix("/lora").removesuffix("-lora")
-    for row in ARCHITECTURES:
-        if version in row.base_versions or spec in row.modelspec:
-            return row.name
-    return None
+    said = {text.removesuffix("/lora").removesuffix("-lora") for text in claims(source)}
+    return next((row.name for row in ARCHITECTURES if said & {*row.base_versions, *row.modelspec}), None)
+
+
+def _made_for_another(best: Fit, groups: Groups, source: TensorSource) -> bool:
+    """Whether even the nearest family is not the file's.
+
+    Families share names, and whole text encoders, so some of a file often fits. Its own family takes nearly all
+    of it: where a fifth of the modules has other shapes, or less than half fits, it is another's; where the
+    metadata says one that is not in the table, a tenth is enough.
+    """
+    total = len(groups.modules)
+    missing = sum(name in best.left for name in groups.modules)
+    wrong = len(best.misfit)
+    stranger = bool(claims(source)) and claimed_architecture(source) is None
+    return wrong * 5 > total or missing * 2 > total or (stranger and missing * 10 > total)
 
 
 def _choose(fits: Sequence[Fit], source: TensorSource, prefer: str | None) -> Fit:
@@ -127,18 +141,21 @@ def _choose(fits: Sequence[Fit], source: TensorSource, prefer: str | None) -> Fi
 
 
 def _refuse(source: TensorSource, scheme: Format, groups: Groups, best: Fit, forced: bool) -> NoReturn:
-    """Raise the error of a file of which no module fits."""
+    """Raise the error of a file that is not of this family."""
     if forced:
         fitting = (row.title for row in ARCHITECTURES if fit(source, scheme, groups, row).deltas)
-        made_for = next(fitting, None)
-        if made_for:
+        if made_for := next(fitting, None):
             raise WrongBaseError(source.label, made_for, best.architecture.title, 0, len(groups.modules))
     strange = next((key for key in source if scheme.split(key) is None), None)
-    if strange is not None:
+    if strange is not None and not best.deltas and not best.misfit:
         raise UnknownFormatError(source.label, strange, FORMATS.names, f"Known adapter types: {_types()}.")
-    claims = (source.metadata[key] for key in (*_MODELSPEC_KEYS, "ss_base_model_version") if key in source.metadata)
+    total = len(groups.modules)
+    why = next(iter(best.left.values()), f"it has {next(iter(groups.modules))}")
     titles = [row.title for row in ARCHITECTURES]
-    raise UnknownArchitectureError(source.label, next(iter(groups.modules)), titles, next(claims, ""))
+    fitting = sum(name not in best.left for name in groups.modules)
+    raise UnknownArchitectureError(
+        source.label, best.architecture.title, fitting, total, why, titles, " and ".join(claims(source))
+    )
 
 
 def _types() -> str:

@@ -85,6 +85,7 @@ class MappingReport:
         ignored: keys left out on purpose, with the reason.
         misfit: keys whose shape does not fit the module of that name.
         modules: the adapted modules.
+        left: names of modules in the file of which nothing is used, with the reason.
     """
 
     file: str
@@ -95,6 +96,7 @@ class MappingReport:
     ignored: Mapping[str, str] = field(default_factory=dict[str, str])
     misfit: tuple[Misfit, ...] = ()
     modules: tuple[ModuleReport, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def total(self) -> int:

@@ -100,4 +100,4 @@ def _require_fit(fit: BindReport | None) -> None:
         return
     names = [*fit.missing, *(misfit.key for misfit in fit.misfits)]
     shapes = [f"shape {list(misfit.got)} where the model has {misfit.expected}" for misfit in fit.misfits]
-    raise UnmappedKeysError(fit.file, names, fit.total, [*fit.missing.values(), *shapes][0])
+    raise UnmappedKeysError(fit.file, names, fit.total, [*fit.missing.values(), *shapes][0], "modules")

@@ -8,7 +8,7 @@ model, on the device and in the memory mode that it chose.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from comfy.weight_adapter import WeightAdapterBase
 from ..lora_core import Stack, Target
 from ..lora_core.adapters import Delta, Factors
 from ..lora_core.architectures import ARCHITECTURES, Architecture
+from ..lora_core.architectures.recognise import recognise
 from ..lora_core.errors import ConfigError
 from ..lora_core.patching import Binding, Patch, apply_patch, bind
 from ..lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, TEXT_ENCODERS, Shape
@@ -46,6 +47,11 @@ class HostModel:
     shapes: Mapping[str, Shape]
     architecture: Architecture
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """What is connected."""
+        return (() if self.model is None else (DENOISER,)) + (() if self.clip is None else TEXT_ENCODERS)
+
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter, None where this model has none."""
         return self.shapes.get(host_key(target))
@@ -60,34 +66,48 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
     """Names and shapes of what is connected, and its family; None when nothing is connected.
 
     Raises:
-        ConfigError: the model is of no family in ``ARCHITECTURES``.
+        ConfigError: the model is of no family in ``ARCHITECTURES``, or MODEL and CLIP are of different ones.
     """
     if model is None and clip is None:
         return None
-    weights = ({} if model is None else model.model.state_dict()) | (
-        {} if clip is None else clip.cond_stage_model.state_dict()
-    )
-    shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
-    given = (() if model is None else (DENOISER,)) + (() if clip is None else TEXT_ENCODERS)
-    fits = {row.name: _share(row, given, shapes) for row in ARCHITECTURES}
-    name = max(fits, key=lambda name: fits[name])
-    if fits[name] < 0.5:
-        titles = ", ".join(row.title for row in ARCHITECTURES)
-        what = "MODEL" if model is not None else "CLIP"
-        raise ConfigError(what, [f"its family is not known to this version; known: {titles}. Load one of these"])
-    return HostModel(model, clip, shapes, ARCHITECTURES.get(name))
+    for_model = {} if model is None else _shapes(model.model)
+    for_clip = {} if clip is None else _shapes(clip.cond_stage_model)
+    shapes = for_model | for_clip
+    of_model = set() if model is None else {DENOISER}
+    return HostModel(model, clip, shapes, _family(shapes, of_model, _encoders(for_clip)))
 
 
-def _share(architecture: Architecture, given: tuple[str, ...], shapes: Mapping[str, Shape]) -> float:
-    """How much of a family's modules, in the given components, the model has with the right shape."""
-    modules = [(key, module) for key, module in architecture.walk() if key.component in given]
-    fitting = sum(shapes.get(host_key(Target(key))) == module.shapes["weight"] for key, module in modules)
-    return fitting / len(modules) if modules else 0.0
+def _shapes(module: Any) -> dict[str, Shape]:
+    return {key: tuple(weight.shape) for key, weight in module.state_dict().items()}
+
+
+def _encoders(keys: Iterable[str]) -> set[str]:
+    """Components of a CLIP; an encoder of no known family keeps the host's name (``t5xxl``)."""
+    names = {prefix.split(".")[0]: component for component, prefix in PREFIXES.items()}
+    return {names.get(name, name) for name in {key.split(".")[0] for key in keys}}
+
+
+def _family(shapes: Mapping[str, Shape], of_model: set[str], of_clip: set[str]) -> Architecture:
+    """The family of both together; the error says which of the two is not known."""
+
+    def found(components: set[str]) -> Architecture | None:
+        return recognise(lambda target: shapes.get(host_key(target)), components)
+
+    if family := found(of_model | of_clip):
+        return family
+    parts = {"MODEL": of_model, "CLIP": of_clip}
+    families = {name: found(components) for name, components in parts.items() if components}
+    titles = ", ".join(row.title for row in ARCHITECTURES)
+    for name, row in families.items():
+        if row is None:
+            raise ConfigError(name, [f"its family is not known to this version; known: {titles}. Load one of these"])
+    different = " and ".join(row.title for row in families.values() if row)
+    raise ConfigError("MODEL and CLIP", [f"they are of {different}: connect those of one checkpoint"])
 
 
 def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
     """Clones of MODEL and CLIP with the stack on them, and what fitted. What has no patch is returned as it came."""
-    binding = bind(stack, host.shape_of, host.architecture)
+    binding = bind(stack, host.shape_of, host.architecture, host.components)
     model, clip = host.model, host.clip
     adapters = {host_key(target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
     for_model = {key: value for key, value in adapters.items() if key.startswith(PREFIXES[DENOISER])}

@@ -10,14 +10,14 @@ metadata (``lora_adapter_metadata``) that newer diffusers write. Sources: diffus
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, cast
 
 from ..architectures import Architecture
 from ..errors import CorruptFileError
 from ..io import TensorSource
+from ..numeric import finite
 from ..types import DENOISER, ModuleKey
+from ..untrusted import json_object, mapping
 from .base import Alpha, Format, Ignored, Located, NamedRole, Names, no_alpha, split_suffix
 
 METADATA_KEY = "lora_adapter_metadata"
@@ -30,6 +30,9 @@ _MAGNITUDE = re.compile(r"^(.+)\.lora_magnitude_vector(?:\.default(?:_\d+)?)?(?:
 _MIDDLE = re.compile(r"^(.+)\.lora(?:_linear_layer)?\.(down|up)\.weight$")
 # attn1.processor.to_q_lora.down.weight, self_attn.to_q_lora.up.weight, self_attn.k_proj.to_k_lora.down.weight
 _OLD = re.compile(r"^(.+)\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
+
+# What a module may be called; anything else in an alpha_pattern is a regular expression.
+_NAME = re.compile(r"^[A-Za-z0-9_.-]+$")
 
 _ROLE = {"A": "down", "B": "up"}
 _PROJECTION = re.compile(r"^(.+)\.(q|k|v|out)_proj$")
@@ -82,29 +85,31 @@ def alpha(file: TensorSource) -> Alpha:
 
     ``lora_alpha`` and ``alpha_pattern`` (names or endings of names -> alpha); with ``use_rslora`` the scale is
     alpha / sqrt(rank), which is alpha * sqrt(rank) in terms of alpha / rank.
+
+    Raises:
+        CorruptFileError: it is no JSON object, or has a regular expression for a name. PEFT would evaluate one,
+            but a stranger's expression may take for ever.
     """
     text = file.metadata.get(METADATA_KEY)
     if text is None:
         return no_alpha
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CorruptFileError(file.label, f"metadata {METADATA_KEY} is not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise CorruptFileError(file.label, f"metadata {METADATA_KEY} is not an object")
-    settings = cast("dict[str, Any]", config)
+    settings = json_object(text, f"{file.label}, metadata {METADATA_KEY}")
+    for key in (key for key in settings if key.endswith(".alpha_pattern")):
+        if strange := next((name for name in mapping(settings[key]) if not _NAME.match(name)), None):
+            hint = "Save the LoRA again with module names there, or in kohya's format."
+            raise CorruptFileError(file.label, f"{key} has the expression {strange!r}, expected a module name", hint)
 
     def rule(located: Located, name: str, rank: int) -> float | None:
         prefix = "unet" if located.module.component == DENOISER else located.module.component
         value = settings.get(f"{prefix}.lora_alpha")
-        patterns = cast("dict[str, Any]", settings.get(f"{prefix}.alpha_pattern") or {})
-        for pattern, special in patterns.items():
-            if re.match(rf"(.*\.)?({pattern})$", name):
+        for pattern, special in mapping(settings.get(f"{prefix}.alpha_pattern")).items():
+            if name == pattern or name.endswith(f".{pattern}"):
                 value = special
                 break
-        if not isinstance(value, (int, float)):
+        number = finite(value)
+        if number is None:
             return None
-        return value * rank**0.5 if settings.get(f"{prefix}.use_rslora") else float(value)
+        return number * rank**0.5 if settings.get(f"{prefix}.use_rslora") else number
 
     return rule
 

@@ -139,7 +139,7 @@ def merge_to_checkpoint(
         checkpoint = with_vae(checkpoint, vae)
     if not text_encoders:
         stack = _without_text(stack)
-    binding = bind(stack, checkpoint.shape_of, checkpoint.architecture)
+    binding = bind(stack, checkpoint.shape_of, checkpoint.architecture, checkpoint.components)
     _require_fit(checkpoint, stack, binding, strict)
     _check_numbers(stack)
     changes = _changes(checkpoint, binding)
@@ -193,7 +193,7 @@ def _require_fit(checkpoint: Checkpoint, stack: Stack, binding: Binding, strict:
         if not report.fitting:
             raise ConfigError(report.file, [f"none of its {report.total} modules can be merged: {why}"])
         if strict and left:
-            raise UnmappedKeysError(report.file, left, report.total, why)
+            raise UnmappedKeysError(report.file, left, report.total, why, "modules")
 
 
 def _check_numbers(stack: Stack) -> None:

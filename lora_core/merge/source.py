@@ -100,6 +100,11 @@ class Checkpoint:
             shape = sliced_shape(shape, place.slice)
         return shape[::-1] if place.transposed else shape
 
+    @property
+    def components(self) -> frozenset[str]:
+        """The denoiser and text encoders that are there."""
+        return frozenset(target.module.component for target in self.places)
+
     def load(self, key: str) -> torch.Tensor:
         """The tensor under a single-file key."""
         return self.tensors[key].load()

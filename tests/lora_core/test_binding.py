@@ -166,3 +166,12 @@ def test_an_unknown_model_takes_what_fits() -> None:
 def test_an_empty_stack() -> None:
     binding = bind(Stack(), SD15.shape, SD15)
     assert (binding.patches, binding.reports) == ({}, ())
+
+
+def test_a_component_at_hand_without_the_module_is_a_miss_not_an_absence() -> None:
+    """A UNet without a middle block, as SSD-1B's: the file's only module is missing, although a UNet is connected."""
+    none = bind(stack_of(adapter_of(MIDDLE)), lambda target: None, SD15, given={"denoiser"})
+    [report] = none.reports
+    assert report.absent == {}
+    assert not report.complete
+    assert (report.fitting, report.total) == (0, 1)

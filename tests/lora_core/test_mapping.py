@@ -29,6 +29,12 @@ def pair(name: str = NAME, out: int = 1280, into: int = 768, rank: int = 4) -> d
     return {f"{name}.lora_down.weight": torch.ones(rank, into), f"{name}.lora_up.weight": torch.ones(out, rank)}
 
 
+def many(count: int = 12) -> dict[str, torch.Tensor]:
+    """A file of the usual kind: text-encoder layers that SD 1.5 has."""
+    names = [f"lora_te_text_model_encoder_layers_{index}_mlp_fc1" for index in range(count)]
+    return {key: tensor for name in names for key, tensor in pair(name, 3072, 768).items()}
+
+
 def adapter_of(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, **options: str):
     return map_source(TensorDict(tensors, "ink.safetensors", metadata), **options)
 
@@ -73,17 +79,18 @@ def test_no_alpha_means_scale_one() -> None:
 
 def test_a_name_that_fits_with_a_wrong_shape_is_reported_and_not_used() -> None:
     bad = pair("lora_unet_mid_block_attentions_0_proj_in", into=640)
-    report = adapter_of(pair() | bad).report
+    report = adapter_of(many() | bad).report
     key = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
     assert report.misfit == (Misfit(key, (4, 1280, 1, 1), (4, 640)),)
     assert list(report.ignored) == [key.replace("down", "up")]
-    assert len(report.used) == 2
+    assert len(report.used) == 24
+    assert list(report.left) == ["lora_unet_mid_block_attentions_0_proj_in"]
 
 
 def test_up_and_down_of_different_rank_do_not_fit() -> None:
     other = pair("lora_unet_mid_block_attentions_0_proj_in", into=1280)
     other["lora_unet_mid_block_attentions_0_proj_in.lora_up.weight"] = torch.ones(1280, 8)
-    [misfit] = adapter_of(pair() | other).report.misfit
+    [misfit] = adapter_of(many() | other).report.misfit
     assert (misfit.expected, misfit.got) == ((1280, 4), (1280, 8))
 
 
@@ -124,8 +131,36 @@ def test_the_wrong_base() -> None:
 
 def test_a_base_that_is_not_known_says_what_the_metadata_claims() -> None:
     tensors = pair("lora_unet_double_blocks_0_img_attn_qkv", 9216, 3072)
-    with pytest.raises(UnknownArchitectureError, match=r"metadata says flux-1-dev/lora\); known models: SD 1.5, SDXL"):
+    with pytest.raises(UnknownArchitectureError, match=r"metadata says flux-1-dev/lora: none of 1 modules fits"):
         adapter_of(tensors, {"modelspec.architecture": "flux-1-dev/lora"})
+
+
+def test_a_base_that_shares_modules_with_a_known_one_is_not_taken_for_it() -> None:
+    """SD 2.1 has SD 1.5's names and most of its widths; Flux has its text encoder. Neither is SD 1.5."""
+    wide = [f"lora_unet_down_blocks_0_attentions_{n}_transformer_blocks_0_attn2_to_k" for n in range(2)]
+    sd21 = many(6) | pair(wide[0], 320, 1024) | pair(wide[1], 320, 1024)
+    with pytest.raises(UnknownArchitectureError, match=r"SD 1.5 comes nearest: 6 of 8 modules fit .*got \(4, 1024\)"):
+        adapter_of(sd21)
+    flux = many(2) | many(0) | {k: v for n in range(3) for k, v in pair(f"lora_unet_double_blocks_{n}_qkv").items()}
+    with pytest.raises(UnknownArchitectureError, match="2 of 5 modules fit") as caught:
+        adapter_of(flux)
+    assert (caught.value.fitting, caught.value.total) == (2, 5)
+
+
+def test_names_that_fit_with_shapes_that_do_not_say_so() -> None:
+    with pytest.raises(UnknownArchitectureError, match=r"proj_in.lora_down.weight: expected \(4, 1280, 1, 1\)"):
+        adapter_of(pair("lora_unet_mid_block_attentions_0_proj_in", into=1024))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[1]", '{"a": ' + "9" * 5000 + "}", '{"unet.alpha_pattern": {"([a-z_0-9.]+)+!": 3}}']
+)
+def test_metadata_of_a_stranger_neither_crashes_nor_hangs(text: str) -> None:
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    tensors = {f"{name}.lora_A.weight": torch.ones(4, 768), f"{name}.lora_B.weight": torch.ones(1280, 4)}
+    with pytest.raises(CorruptFileError, match=r"ink\.safetensors"):
+        adapter_of(tensors, {"lora_adapter_metadata": text})
+    assert adapter_of(tensors, {"lora_adapter_metadata": '{"unet.alpha_pattern": [1]}'}).deltas[0][1].scale == 1
 
 
 def test_a_checkpoint_is_not_a_lora() -> None:
@@ -175,5 +210,5 @@ def test_alpha_from_the_metadata_of_diffusers() -> None:
     assert scale(r=4, lora_alpha=8, use_rslora=True) == 4.0
     assert scale(r=4, lora_alpha=8, alpha_pattern={"attn2.to_k": 2}) == 0.5
     assert scale(r=4, lora_alpha=8, alpha_pattern={"attn1.to_k": 2}) == 2.0
-    with pytest.raises(CorruptFileError, match="lora_adapter_metadata is not JSON"):
+    with pytest.raises(CorruptFileError, match="metadata lora_adapter_metadata: not JSON"):
         adapter_of(tensors, {"lora_adapter_metadata": "{"})
