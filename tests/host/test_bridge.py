@@ -17,8 +17,9 @@ from host_harness.environment import HostEnvironment
 pytestmark = pytest.mark.host
 
 CODE = """
-import asyncio, importlib, importlib.util, json, sys
+import asyncio, importlib, importlib.util, json, os, shutil, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch, comfy.lora, comfy.model_patcher, comfy.sd, nodes
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
 spec = importlib.util.spec_from_file_location("pack_x_y", root / "__init__.py")
@@ -31,14 +32,35 @@ table = importlib.import_module("pack_x_y.nodes._table")
 load_demo = importlib.import_module("pack_x_y.nodes._demo_model").load_demo
 core = importlib.import_module("pack_x_y.lora_core")
 patching = importlib.import_module("pack_x_y.lora_core.patching")
+architectures = importlib.import_module("pack_x_y.lora_core.architectures").ARCHITECTURES
+types = importlib.import_module("pack_x_y.lora_core.types")
 
-def stack(*entries):
+def stack(*entries, **blocks):
     return core.Stack(tuple(
-        core.StackEntry(core.load_adapter(folder / f"{name}.safetensors"), core.Strengths(model, clip))
+        core.StackEntry(core.load_adapter(folder / f"{name}.safetensors"), core.Strengths(model, clip, blocks=blocks))
         for name, model, clip in entries
     ))
 
-THREE = stack(("a", 0.8, 0.5), ("dora", 0.7, 0.6), ("b", -0.4, 1.0))
+def weights(family, *components):
+    \"\"\"What the host's state dict of these parts of a model holds.\"\"\"
+    found = {
+        bridge.host_key(core.Target(key, name)): torch.empty(shape, device="meta")
+        for key, module in architectures.get(family).walk() if key.component in components
+        for name, shape in module.shapes.items()
+    }
+    return SimpleNamespace(state_dict=lambda: found)
+
+def family(model=None, clip=None):
+    \"\"\"Name of the family, or what the user is told.\"\"\"
+    model = model and SimpleNamespace(model=model)
+    clip = clip and SimpleNamespace(cond_stage_model=clip)
+    try:
+        return bridge.read_model(model, clip).architecture.name
+    except ValueError as error:
+        return str(error)
+
+SAME = (("a", 0.8, 0.5), ("dora", 0.7, 0.6), ("b", -0.4, 1.0))
+THREE = stack(*SAME)
 said = {}
 with torch.inference_mode():
     demo = load_demo(files.DEMO_MODEL, files.DEMO_MODEL)
@@ -89,7 +111,7 @@ with torch.inference_mode():
         model, clip, _ = bridge.patched(bridge.read_model(parent.model, parent.clip), stack)
         return str(model.patches_uuid), str(clip.patcher.patches_uuid)
 
-    first, again = ids(THREE), ids(stack(("a", 0.8, 0.5), ("dora", 0.7, 0.6), ("b", -0.4, 1.0)))
+    first, again = ids(THREE), ids(stack(*SAME))
     other_clip = ids(stack(("a", 0.8, 0.1), ("dora", 0.7, 0.6), ("b", -0.4, 1.0)))
     other_order = ids(stack(("dora", 0.7, 0.6), ("a", 0.8, 0.5), ("b", -0.4, 1.0)))
     elsewhere = ids(THREE, load_demo(files.DEMO_MODEL, files.DEMO_MODEL))
@@ -102,6 +124,37 @@ with torch.inference_mode():
         "strength 0": nothing == (str(demo.model.patches_uuid), str(demo.clip.patcher.patches_uuid)),
         "on top of itself": ids(THREE, type(demo)(model, clip, None))[0] != first[0],
     }
+    # The same stack with block weights, and the same name with another content.
+    said["ids"]["blocks"] = len({first, *(ids(stack(*SAME, mid=mid)) for mid in (0.5, 0.25))}) == 3
+    shutil.copy(folder / "a.safetensors", folder / "changing.safetensors")
+    before = ids(stack(("changing", 1.0, 1.0)))
+    shutil.copy(folder / "b.safetensors", folder / "changing.safetensors")  # of the same size
+    os.utime(folder / "changing.safetensors", (1, 1))
+    after = ids(stack(("changing", 1.0, 1.0)))
+    said["ids"]["another content"] = before[0] != after[0] and before[1] != after[1]
+
+    # The text encoders are in no block: the weight of base is theirs.
+    def strengths(**blocks):
+        _, _, binding = bridge.patched(host, stack(("a", 1.0, 0.5), **blocks))
+        return sorted({
+            part.strength for target, patch in binding.patches.items() for part in patch.parts
+            if target.module.component == "text_encoder"
+        })
+
+    said["base"] = [strengths(), strengths(base=0.5), strengths(base=0.0), strengths(mid=0.0)]
+
+    # Families, from names and shapes alone.
+    unet, clip_l, clip_g = types.DENOISER, types.TEXT_ENCODER, types.TEXT_ENCODER_2
+    flux = weights("sdxl", clip_l)
+    flux.state_dict()["t5xxl.transformer.shared.weight"] = torch.empty(1, 1)
+    said["families"] = [
+        family(clip=weights("sdxl", clip_l, clip_g)),
+        family(clip=weights("sd15", clip_l)),
+        family(weights("sdxl", unet)),
+        family(weights("sdxl", unet), weights("sdxl", clip_l, clip_g)),
+        family(weights("sd15", unet), flux),
+        family(weights("sd15", unet), weights("sdxl", clip_l, clip_g)),
+    ]
     # The table's norms, from factors, against differences of full size.
     adapter = core.load_adapter(folder / "a.safetensors")
     squares = {}
@@ -158,7 +211,20 @@ def test_the_id_of_the_patches_depends_on_parent_and_stack_alone(said: Any) -> N
         "another parent": True,
         "strength 0": True,
         "on top of itself": True,
+        "blocks": True,
+        "another content": True,
     }
+
+
+def test_the_weight_of_base_is_that_of_the_text_encoders_too(said: Any) -> None:
+    assert said["base"] == [[0.5], [0.25], [], [0.5]]
+
+
+def test_the_family_is_that_of_all_that_is_connected(said: Any) -> None:
+    *known, flux, mixed = said["families"]
+    assert known == ["sdxl", "sd15", "sdxl", "sdxl"]
+    assert flux.startswith("CLIP: its family is not known to this version; known: SD 1.5, SDXL, Loom Demo.")
+    assert mixed == "MODEL and CLIP: they are of SD 1.5 and SDXL: connect those of one checkpoint"
 
 
 def test_norms_per_block_are_those_of_the_differences(said: Any) -> None:
