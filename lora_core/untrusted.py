@@ -6,22 +6,17 @@ Whoever shows such a text in a page still has to escape it; nothing here makes H
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 from .errors import CorruptFileError
+from .text import visible
 
 MAX_FILE = 1_000_000
 MAX_TEXT = 20_000
 MAX_WORD = 200
 MAX_WORDS = 64
-
-# Cc control, Cs lone surrogates (they cannot be written as UTF-8), Co private use.
-_DROPPED = frozenset({"Cc", "Cs", "Co"})
-# Marks that turn the direction of what follows: they make a text look like another.
-_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def clean(value: object, limit: int = MAX_TEXT) -> str:
@@ -32,12 +27,8 @@ def clean(value: object, limit: int = MAX_TEXT) -> str:
     """
     if not isinstance(value, str):
         return ""
-    kept = (
-        char
-        for char in value[: limit * 2]
-        if char in "\n\t" or (char not in _DIRECTIONS and unicodedata.category(char) not in _DROPPED)
-    )
-    return "".join(kept).strip()[:limit].rstrip()
+    kept = "".join(char for char in value[: limit * 2] if visible(char))
+    return kept.strip()[:limit].rstrip()
 
 
 def words(texts: Iterable[object]) -> tuple[str, ...]:

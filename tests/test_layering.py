@@ -18,7 +18,7 @@ LIBRARY = ROOT / "lora_core"
 
 # Each file or folder of lora_core may import those before it and itself. A new one takes its place here.
 ORDER = (
-    *("version", "errors", "types", "registry", "numeric", "untrusted"),
+    *("version", "text", "errors", "types", "registry", "numeric", "untrusted"),
     *("io", "architectures", "adapters", "formats"),
     *("names", "rows", "prompt", "blocks", "metadata", "sidecars", "trigger_words"),
     *("stack", "fitting", "mapping", "finite", "binding", "patching"),
