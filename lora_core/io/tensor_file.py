@@ -53,7 +53,12 @@ class TensorFile(TensorSource):
         super().__init__(self.path.name, header.metadata, refs)
 
     def view(self, ref: TensorRef) -> torch.Tensor:
-        """The tensor as a view of the file map, shape and dtype as stored."""
+        """The tensor as a view of the file map, shape and dtype as stored.
+
+        Raises:
+            CorruptFileError: the file was written over since it was opened.
+        """
+        self._check_unchanged()
         dtype = TORCH_DTYPES[ref.dtype]
         if ref.numel == 0:
             return torch.empty(ref.shape, dtype=dtype)
@@ -76,6 +81,21 @@ class TensorFile(TensorSource):
             if first < last:
                 self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
+    def _check_unchanged(self) -> None:
+        """Refuse to read a file that was written over in place.
+
+        Its bytes would be another file's, and to read a map behind the end of its file kills the process. A file
+        that was replaced or deleted stays as it was for those who have it open. (Whoever cuts a file off between
+        this look and the reading still kills the process: only a copy could prevent that.)
+        """
+        short = self._map.size() < self.size
+        try:
+            state = os.stat(self.path)
+        except OSError:
+            state = None
+        if short or (state is not None and _rewritten(self._state, _identity(state))):
+            raise CorruptFileError(self.label, _CHANGED, "Load it again when nothing writes to it.")
+
     def reopen(self) -> FileIO:
         """The file as an unbuffered stream of bytes, for copying ranges of it; the caller closes it.
 
@@ -85,7 +105,7 @@ class TensorFile(TensorSource):
         handle = FileIO(str(self.path), "r")
         if _identity(os.fstat(handle.fileno())) != self._state:
             handle.close()
-            raise CorruptFileError(self.label, "changed since it was opened", "Run again when nothing writes to it.")
+            raise CorruptFileError(self.label, _CHANGED, "Run again when nothing writes to it.")
         return handle
 
     def __enter__(self) -> TensorFile:
@@ -98,6 +118,7 @@ class TensorFile(TensorSource):
         return f"TensorFile({self.label!r}, {len(self)} tensors)"
 
 
+_CHANGED = "changed since it was opened"
 _X86_AND_ARM = frozenset({"x86_64", "i686", "aarch64", "armv7l"})
 
 
@@ -115,3 +136,8 @@ def _private_map(descriptor: int) -> mmap.mmap:
 
 def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _rewritten(before: tuple[int, int, int, int], now: tuple[int, int, int, int]) -> bool:
+    """Still the same file, with another size or time."""
+    return before[:2] == now[:2] and before[2:] != now[2:]

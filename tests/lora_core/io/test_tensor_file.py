@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from lora_core.errors import CorruptFileError
 from lora_core.io import TensorFile
@@ -281,3 +283,68 @@ def test_reopen_refuses_another_file(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(4)}, path)
     with pytest.raises(CorruptFileError, match="changed since it was opened"):
         file.reopen()
+
+
+OVERWRITTEN = """
+import shutil, sys
+from pathlib import Path
+from lora_core.errors import CorruptFileError
+from lora_core.io import TensorFile
+
+path, small = map(Path, sys.argv[1:])
+file = TensorFile(path)
+shutil.copyfile(small, path)  # writes into the same file, which others have mapped
+try:
+    file["w"].load().sum()
+except CorruptFileError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_was_overwritten_by_a_shorter_one_does_not_kill_the_process(tmp_path: Path) -> None:
+    path, small = tmp_path / "w.safetensors", tmp_path / "small.safetensors"
+    save_file({"w": torch.ones(1 << 18)}, path)
+    save_file({"w": torch.ones(2)}, small)
+
+    done = subprocess.run(
+        [sys.executable, "-c", OVERWRITTEN, str(path), str(small)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "w.safetensors: changed since it was opened. Load it again when nothing writes to it.\n"
+
+
+def write_in_place(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """As ``cp`` does onto a file that is there; the time is set, as the clock of a file system is coarse."""
+    path.write_bytes(save(tensors))
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("length", [2, 3, 4], ids=["shorter", "as long", "longer"])
+def test_numbers_of_another_file_are_not_read(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"w": torch.ones(3)}, path)
+    file = TensorFile(path)
+    write_in_place(path, {"w": torch.zeros(length)})
+
+    with pytest.raises(CorruptFileError, match="changed since it was opened"):
+        file["w"].load()
+    assert TensorFile(path)["w"].load().tolist() == [0.0] * length
+
+
+def test_a_file_that_was_replaced_or_deleted_is_read_as_it_was(tmp_path: Path) -> None:
+    """A download into another file that then takes the name leaves ours alone."""
+    path = tmp_path / "w.safetensors"
+    save_file({"w": torch.ones(3)}, path)
+    file = TensorFile(path)
+
+    save_file({"w": torch.zeros(9)}, tmp_path / "new")
+    os.replace(tmp_path / "new", path)
+    assert file["w"].load().tolist() == [1.0] * 3
+    path.unlink()
+    assert file["w"].load().tolist() == [1.0] * 3
