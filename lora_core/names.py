@@ -30,7 +30,7 @@ def resolve_name(
     """The entry of ``available`` that a name means, spelt as it is there.
 
     Args:
-        name: relative to the loras folder, with / or \\.
+        name: relative to the loras folder, with / or \\; "" where the hash alone says what is meant.
         available: names of the files that are there.
         hash: AutoV3 of the file that is wanted, if it is known; at least 8 hex digits.
         hash_of: AutoV3 of an available file; asked only when the name finds nothing, or more than one file.
@@ -43,8 +43,16 @@ def resolve_name(
     >>> resolve_name("ink", ["styles/ink.safetensors", "rain.safetensors"])
     'styles/ink.safetensors'
     """
-    wanted = _inside(name)
     files = {entry.replace("\\", "/"): entry for entry in available}
+
+    def same(paths: list[str]) -> list[str]:
+        return _by_hash(paths, hash, lambda path: hash_of(files[path]) if hash_of else None)
+
+    if hash and not name.strip():
+        if found := same(list(files)):
+            return files[found[0]]
+        raise UnknownNameError(KIND, f"hash {hash}", sorted(available), "No file has this hash: get it, or choose one.")
+    wanted = _inside(name)
     if wanted in files:
         return files[wanted]
     stem = _stem(wanted)
@@ -56,12 +64,11 @@ def resolve_name(
         if len(matches) == 1:
             return files[matches[0]]
         if matches:
-            found = _by_hash(matches, hash, lambda path: hash_of(files[path]) if hash_of else None)
+            found = same(matches)
             if len(found) == 1:
                 return files[found[0]]
             raise AmbiguousNameError(KIND, name, sorted(files[path] for path in matches))
-    found = _by_hash(list(files), hash, lambda path: hash_of(files[path]) if hash_of else None)
-    if found:
+    if found := same(list(files)):
         # Files with one hash hold the same tensors: any of them is right.
         return files[found[0]]
     raise _unknown(name, stem, sorted(available))
@@ -72,7 +79,7 @@ def _inside(name: str) -> str:
     path = name.strip().replace("\\", "/")
     if not path:
         raise ConfigError(KIND, ["no name is given: choose a file"])
-    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in path.split("/") or "\0" in path:
+    if path.startswith(("/", "~/")) or re.match(r"[A-Za-z]:", path) or ".." in path.split("/") or "\0" in path:
         fault = f"{name!r} is a path, expected a name inside the loras folder such as 'styles/ink.safetensors'"
         raise ConfigError(KIND, [fault])
     return re.sub(r"^(\./)+", "", re.sub(r"/+", "/", path))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import cast
 
@@ -24,11 +24,11 @@ class Row:
 
     Args:
         on: switched on.
-        lora: name relative to the loras folder; "" where none is chosen.
+        lora: name relative to the loras folder; "" where none is chosen, or the hash says which.
         model: strength of the denoiser.
         clip: strength of the text encoders.
         blocks: block weights as text (``blocks.parse_blocks``).
-        hash: AutoV3 of the file, which finds it after it was renamed.
+        hash: AutoV3 of the file, which finds it after it was renamed, or without a name.
     """
 
     on: bool = True
@@ -40,15 +40,15 @@ class Row:
 
     @property
     def active(self) -> bool:
-        """Switched on, and a LoRA is chosen."""
-        return self.on and self.lora != ""
+        """Switched on, and a LoRA is chosen, by its name or its hash alone."""
+        return self.on and bool(self.lora or self.hash)
 
 
 class StackItem(tuple[str, float, float]):
     """An entry of a ``LORA_STACK``: (name, model strength, clip strength), with attributes for those who know.
 
     Args:
-        name: relative to the loras folder.
+        name: relative to the loras folder; "" where the hash says which.
         model, clip: strengths.
         blocks: block weights as text.
         hash: AutoV3 of the file.
@@ -91,11 +91,6 @@ def parse_rows(value: object) -> tuple[Row, ...]:
     if faults:
         raise ConfigError("rows", faults)
     return tuple(rows)
-
-
-def rows_json(rows: Iterable[Row]) -> str:
-    """Rows as the JSON text that ``parse_rows`` reads."""
-    return json.dumps([asdict(row) for row in rows], ensure_ascii=False)
 
 
 def parse_stack(value: object) -> tuple[StackItem, ...]:
@@ -239,7 +234,7 @@ def _item(entry: Sequence[object], where: str, faults: list[str]) -> StackItem:
     table["blocks"] = _vector_text(entry[3]) if len(entry) > 3 else getattr(entry, "blocks", "")
     table["hash"] = getattr(entry, "hash", "")
     row = _row(table, where, faults)
-    if not row.lora:
+    if not row.active:
         faults.append(f"{where} names no LoRA")
     return StackItem(row.lora, row.model, row.clip, row.blocks, row.hash, str(getattr(entry, "schedule", "")))
 

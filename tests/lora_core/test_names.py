@@ -83,6 +83,16 @@ def test_a_name_that_fits_never_asks_for_hashes():
     assert resolve_name("ink", FILES, hash="bbbbbbbbbbbb", hash_of=fail) == "ink.safetensors"
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_hash_alone_is_enough(name: str):
+    assert resolve_name(name, FILES, hash="aaaaaaaaaaaa", hash_of=hash_of) == "ink.safetensors"
+
+
+def test_a_hash_alone_that_no_file_has():
+    with pytest.raises(UnknownNameError, match=r"no LoRA named 'hash cccccccccccc': .* No file has this hash"):
+        resolve_name("", FILES, hash="cccccccccccc", hash_of=hash_of)
+
+
 @pytest.mark.parametrize("useless", [None, "", "aaa", "xyzxyzxyzxyz", "e3b0c44298fc"])
 def test_a_hash_that_says_nothing_finds_nothing(useless: str | None):
     with pytest.raises(UnknownNameError):
@@ -107,6 +117,13 @@ def test_a_missing_name_names_the_nearest():
 def test_paths_out_of_the_folder_are_refused(name: str):
     with pytest.raises(ConfigError, match="is a path, expected a name inside the loras folder"):
         resolve_name(name, (*FILES, name))
+
+
+@pytest.mark.parametrize("name", ["~y.safetensors", "~y", "~old/ink.safetensors"])
+def test_a_name_may_begin_with_a_tilde(name: str):
+    files = ("~y.safetensors", "~old/ink.safetensors", "~backup/~y.pt")
+
+    assert resolve_name(name, files) in files[:2]
 
 
 def test_an_empty_name_is_refused():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.errors import ConfigError, LoomError
-from lora_core.rows import Row, StackItem, parse_rows, parse_stack, rows_json, stack_items
+from lora_core.rows import Row, StackItem, parse_rows, parse_stack, stack_items
 
 
 def test_a_row_with_all_fields():
@@ -167,6 +168,18 @@ def test_rows_that_are_off_or_empty_are_not_in_the_stack():
     assert stack_items(rows)[0].blocks == "mid=0"
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_a_row_with_a_hash_alone_is_in_the_stack(name: str | None):
+    rows = parse_rows([{"lora": name, "model": 0.8, "hash": "abcdef123456"}])
+
+    (item,) = stack_items(rows)
+
+    assert item == ("", 0.8, 0.8)
+    assert item.hash == "abcdef123456"
+    assert parse_stack([item])[0].hash == "abcdef123456"
+    assert not Row(on=False, hash="abcdef123456").active
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = (
     st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])).map(str.strip).filter(lambda n: n != "None")
@@ -176,7 +189,7 @@ rows_of_users = st.lists(st.builds(Row, st.booleans(), names, numbers, numbers, 
 
 @given(rows_of_users)
 def test_rows_survive_json(rows: list[Row]):
-    assert parse_rows(rows_json(rows)) == tuple(rows)
+    assert parse_rows(json.dumps([asdict(row) for row in rows])) == tuple(rows)
 
 
 json_values = st.recursive(
