@@ -38,6 +38,34 @@ def test_a_flattened_difference_gets_the_weights_shape() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stored", "weight"),
+    [
+        ((5, 4, 3, 3), (5, 4, 3, 3)),
+        ((180,), (5, 4, 3, 3)),
+        ((5, 36), (5, 4, 3, 3)),
+        ((5, 4, 1, 1), (5, 4)),
+        ((5, 4), (5, 4, 1, 1)),
+        ((1, 5, 4), (5, 4)),
+        ((1, 5), (5,)),
+        ((1,), ()),
+    ],
+)
+def test_shapes_that_hold_the_numbers_in_the_weights_order(stored: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    difference = Random.seeded().tensor(*stored)
+    made = deltas("full", {"diff": difference}, {"weight": weight})
+    assert torch.equal(made["weight"].apply(torch.zeros(weight), 1.0), difference.reshape(weight))
+
+
+@pytest.mark.parametrize(
+    ("stored", "weight"),
+    [((4, 5), (5, 4)), ((10, 2), (5, 4)), ((4, 5, 3, 3), (5, 4, 3, 3)), ((20, 9), (5, 4, 3, 3)), ((1, 4, 5), (5, 4))],
+)
+def test_as_many_numbers_in_another_order_are_refused(stored: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeMismatchError, match="diff: expected"):
+        deltas("full", {"diff": torch.zeros(stored)}, {"weight": weight})
+
+
+@pytest.mark.parametrize(
     ("roles", "shapes", "message"),
     [
         ({"diff": (2, 3)}, SHAPES, r"diff: expected \(2, 2\), got \(2, 3\)"),
