@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from .adapters import Delta
 from .types import DENOISER, MappingReport, Target
@@ -18,13 +19,14 @@ class Adapter:
         deltas: where each change goes, in the order of the file.
         metadata: of the file's header.
         report: what became of each tensor; it carries file, format and architecture names.
-        digest: identifies the file's content for caches (path, size and time, or a hash).
+        digest: identifies the content for caches: path, size and time of a file, otherwise a text that no other
+            adapter has.
     """
 
     deltas: tuple[tuple[Target, Delta], ...]
     metadata: Mapping[str, str]
     report: MappingReport
-    digest: str = ""
+    digest: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def file(self) -> str:
