@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ..architectures import ARCHITECTURES, Architecture, Component
 from ..architectures.spec import sliced_shape
@@ -13,6 +14,7 @@ from ..errors import CorruptFileError, UnknownCheckpointError
 from ..io import TensorFile, TensorRef
 from ..io.dtypes import itemsize
 from ..types import VAE, ModuleKey, Shape, Target
+from ..untrusted import read_json
 from . import vae_names
 from .source import Checkpoint, Piece, Stored
 
@@ -24,6 +26,7 @@ _WEIGHTS = ("diffusion_pytorch_model", "model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 _CONFIGS = ("config.json", "scheduler_config.json")
 _POSITION_IDS = "embeddings.position_ids"
+_SAVE_AGAIN = "Save the pipeline with safe_serialization=True."
 
 
 def open_folder(path: Path) -> Checkpoint:
@@ -79,10 +82,22 @@ def _component(path: Path, name: str) -> list[TensorFile]:
         if single.is_file():
             return [TensorFile(single)]
         if index.is_file():
-            parts: dict[str, str] = _json(index, f"{path.name}/{name}").get("weight_map", {})
-            return [TensorFile(folder / part) for part in sorted(set(parts.values()))]
-    what = "holds no safetensors weights"
-    raise CorruptFileError(f"{path.name}/{name}", what, "Save the pipeline with safe_serialization=True.")
+            return [TensorFile(folder / part) for part in _shards(index, f"{path.name}/{name}")]
+    raise CorruptFileError(f"{path.name}/{name}", "holds no safetensors weights", _SAVE_AGAIN)
+
+
+def _shards(index: Path, label: str) -> list[str]:
+    """The names of the parts of a sharded file: files beside its index, nothing else."""
+    parts = _json(index, label).get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        what = "has no weight_map, an object of tensor name -> file name"
+        raise CorruptFileError(f"{label}/{index.name}", what, _SAVE_AGAIN)
+    names = list(cast("dict[str, object]", parts).values())
+    for part in names:
+        if not isinstance(part, str) or not part.endswith(".safetensors") or re.search(r"[/\\:\0]", part):
+            what = f"names {part!r:.200}, expected a .safetensors file of its folder"
+            raise CorruptFileError(f"{label}/{index.name}", what, _SAVE_AGAIN)
+    return sorted({str(part) for part in names})
 
 
 def _parameters(component: Component) -> Iterator[tuple[str, Target, Shape]]:
@@ -144,17 +159,14 @@ def _stored(label: str, key: str, pieces: list[Piece], length: int | None) -> St
     return Stored(shape, widest, tuple(pieces))
 
 
-def _configs(path: Path) -> dict[str, Any]:
+def _configs(path: Path) -> dict[str, dict[str, object]]:
     """component -> its configuration, scheduler included."""
     files = [folder / name for folder in sorted(path.iterdir()) if folder.is_dir() for name in _CONFIGS]
-    return {file.parent.name: _json(file, path.name) for file in files if file.is_file()}
+    return {file.parent.name: _json(file, f"{path.name}/{file.parent.name}") for file in files if file.is_file()}
 
 
-def _json(path: Path, label: str) -> dict[str, Any]:
+def _json(path: Path, label: str) -> dict[str, object]:
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFileError(f"{label}/{path.name}", f"is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise CorruptFileError(f"{label}/{path.name}", "is not a JSON object")
-    return cast("dict[str, Any]", content)
+        return read_json(path)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{label}/{path.name}", error.what) from None

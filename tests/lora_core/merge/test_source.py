@@ -251,6 +251,46 @@ def test_a_text_encoder_without_its_level_and_shards(tmp_path: Path) -> None:
     assert set(checkpoint.files) == {"unet/one.safetensors", "unet/two.safetensors", "text_encoder/model.safetensors"}
 
 
+BAD_INDEXES = {
+    "weight_map a list": ('{"weight_map": []}', "has no weight_map"),
+    "weight_map empty": ('{"weight_map": {}}', "has no weight_map"),
+    "no weight_map": ("{}", "has no weight_map"),
+    "outside": ('{"weight_map": {"a": "../../x.safetensors"}}', "names '../../x.safetensors', expected a .safetensors"),
+    "outside, other slash": ('{"weight_map": {"a": "..\\\\x.safetensors"}}', "expected a .safetensors file"),
+    "absolute": ('{"weight_map": {"a": "/x.safetensors"}}', "expected a .safetensors file of its folder"),
+    "a number": ('{"weight_map": {"a": 1}}', "names 1, expected a .safetensors file of its folder"),
+    "another kind": ('{"weight_map": {"a": "x.bin"}}', "names 'x.bin', expected"),
+    "deep": ("[" * 100_000, "not JSON"),
+    "a list": ("[]", "a JSON list, expected an object"),
+    "no text": ("\udcff", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INDEXES)
+def test_a_bad_index_of_shards_is_one_line(tmp_path: Path, case: str) -> None:
+    text, expected = BAD_INDEXES[case]
+    write_folder(tmp_path / "pipe")
+    unet = tmp_path / "pipe" / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(tmp_path / "x.safetensors")
+    index = unet / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    with pytest.raises(CorruptFileError) as caught:
+        open_checkpoint(tmp_path / "pipe")
+
+    assert str(caught.value).startswith(f"pipe/unet/{index.name}: ")
+    assert expected in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{"], ids=["deep", "a list", "cut"])
+def test_a_bad_configuration_is_one_line(tmp_path: Path, text: str) -> None:
+    write_folder(tmp_path / "pipe")
+    (tmp_path / "pipe" / "unet" / "config.json").write_text(text)
+    with pytest.raises(CorruptFileError, match=r"^pipe/unet/config\.json: .*JSON"):
+        open_checkpoint(tmp_path / "pipe")
+
+
 def test_a_tensor_without_a_place_is_named(tmp_path: Path) -> None:
     write_folder(tmp_path / "pipe")
     path = tmp_path / "pipe" / "unet" / "diffusion_pytorch_model.safetensors"
