@@ -22,7 +22,7 @@ FOOD = "Food & Drink"
 class Item:
     """One captioned picture. `split` is "train" or "heldout", the same in both styles.
 
-    `core` marks the plainest things, which the base is shown more often.
+    `core` marks the plainest things, which are shown more often in training.
     """
 
     path: Path

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +22,15 @@ from demo.dataset import FLAT, HIGH_CONTRAST, load_images, read_items, select
 from demo.lora_files import Factors, kohya_tensors, peft_tensors, tag_frequency, write
 from demo.objective import add_noise, min_snr_weights, stratified_timesteps, velocity
 from demo.pipeline import MODEL, Demo, load_demo
-from demo.train_base import cache_latents
+from demo.schedule import Budget
+from demo.train_base import cache_latents, core_odds
 
 LORAS = Path(__file__).parent / "loras"
 UNET_TARGETS = [
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
     "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv",
 ]  # fmt: skip
-TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +140,13 @@ def train(plan: Plan, args: argparse.Namespace) -> list[float]:
         text = add_lora(demo.text_encoder, plan, TEXT_TARGETS)
         groups.append({"params": text, "peak": args.text_lr})
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    odds = core_odds([item.core for item in items], args.core_share)
     losses: list[float] = []
-    start = time.monotonic()
-    for step in range(args.steps):
+    budget = Budget(args.minutes, warmup=0.03)
+    while not budget.is_over:
         for group in optimizer.param_groups:
-            # Up over 20 steps, then down in a line to a twentieth.
-            down = 1.0 - 0.95 * step / args.steps
-            group["lr"] = group["peak"] * min(1.0, (step + 1) / 20) * down
-        chosen = torch.randint(len(items), (args.batch,))
+            group["lr"] = budget.rate(group["peak"])
+        chosen = torch.multinomial(odds, args.batch, replacement=True)
         clean = latents[torch.randint(args.variants, (args.batch,)), chosen]
         caption = torch.where(torch.rand(args.batch) < args.dropout, len(items), chosen)
         timesteps = stratified_timesteps(args.batch)
@@ -160,11 +159,10 @@ def train(plan: Plan, args: argparse.Namespace) -> list[float]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        if (step + 1) % 50 == 0:
+        if len(losses) % 50 == 0:
             mean = sum(losses[-50:]) / 50
-            seconds = time.monotonic() - start
-            print(f"{plan.name} step {step + 1} loss {mean:.4f} {seconds:.0f} s", flush=True)
-    save(plan, demo, args.out / plan.file_name, metadata(plan, captions, args.steps, args.seed))
+            print(f"{plan.name} step {len(losses)} {budget.progress:.1%} loss {mean:.4f}", flush=True)
+    save(plan, demo, args.out / plan.file_name, metadata(plan, captions, len(losses), args.seed))
     return losses
 
 
@@ -173,11 +171,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(PLANS)}; all when left out")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--out", type=Path, default=LORAS)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--minutes", type=float, default=12, help="for each of them")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--variants", type=int, default=1, help="views of each picture")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--text-lr", type=float, default=2e-4)
+    parser.add_argument("--text-lr", type=float, default=1e-3)
+    parser.add_argument("--core-share", type=float, default=0.8, help="of the draws, for the core")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

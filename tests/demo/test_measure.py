@@ -8,6 +8,7 @@ import torch
 from demo.measure import dark_fraction, rises, saturation, shuffled
 from demo.objective import add_noise, alphas_cumprod, min_snr_weights, stratified_timesteps, velocity
 from demo.schedule import Budget
+from demo.train_base import core_odds
 
 
 def picture(*pixels: tuple[float, float, float]) -> torch.Tensor:
@@ -65,3 +66,8 @@ def test_budget_ends_near_zero() -> None:
     assert Budget(10, spent=60).rate(1.0) > 0.9
     assert late.rate(1.0) < 0.01
     assert Budget(10, spent=601).is_over
+
+
+def test_core_odds() -> None:
+    odds = core_odds([True, False, False, True], 0.8)
+    torch.testing.assert_close(odds, torch.tensor([0.4, 0.1, 0.1, 0.4]))
