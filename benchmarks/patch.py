@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     print(body)
     if options.write:
-        threads = f", {options.threads} threads" if options.threads else ""
+        threads = f", threads: {options.threads}" if options.threads else ""
         write_section(f"Patching {options.model} {options.dtype} on {options.device}{threads}", body)
 
 
