@@ -60,11 +60,7 @@ def read_sidecars(path: str | os.PathLike[str]) -> Sidecar:
     """Everything beside the file at ``path``, which itself is not opened."""
     file = Path(path)
     merged = Sidecar(preview=_preview(file))
-    for name, read in READERS:
-        place = file.with_name(name.format(stem=file.stem, name=file.name))
-        # A data set's caption file or a config may have the name of a sidecar: only plain files count.
-        if not place.is_file():
-            continue
+    for place, read in sidecar_files(file).items():
         try:
             found = read(place)
         except CorruptFileError as error:
@@ -72,6 +68,14 @@ def read_sidecars(path: str | os.PathLike[str]) -> Sidecar:
         else:
             merged = _merge(merged, replace(found, sources=(place.name,)))
     return merged
+
+
+def sidecar_files(path: str | os.PathLike[str]) -> dict[Path, Callable[[Path], Sidecar]]:
+    """The sidecars of a file that are there, and how each is read, in the order of ``READERS``; without pictures."""
+    file = Path(path)
+    places = {file.with_name(name.format(stem=file.stem, name=file.name)): read for name, read in READERS}
+    # A data set's caption file or a config may have the name of a sidecar: only plain files count.
+    return {place: read for place, read in places.items() if os.path.isfile(place)}
 
 
 def _merge(one: Sidecar, other: Sidecar) -> Sidecar:
@@ -95,7 +99,7 @@ def _merge(one: Sidecar, other: Sidecar) -> Sidecar:
 def _preview(file: Path) -> Path | None:
     """``ink.png``, or else ``ink.preview.png``, in the order of the kinds."""
     names = [f"{file.stem}{end}" for end in PICTURES] + [f"{file.stem}.preview{end}" for end in PREVIEWS]
-    return next((place for name in names if (place := file.with_name(name)).is_file()), None)
+    return next((place for name in names if os.path.isfile(place := file.with_name(name))), None)
 
 
 def _a1111(path: Path) -> Sidecar:

@@ -14,9 +14,10 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from ..lora_core import Adapter, Stack, StackEntry, Strengths, load_adapter
 from ..lora_core.architectures import ARCHITECTURES, Architecture
 from ..lora_core.blocks import parse_blocks
-from ..lora_core.errors import UnmappedKeysError
+from ..lora_core.errors import ConfigError, UnmappedKeysError
 from ..lora_core.finite import check_finite
 from ..lora_core.mapping import require_complete
+from ..lora_core.numeric import finite
 from ..lora_core.patching import BindReport
 from ..lora_core.rows import StackItem
 from ..lora_core.trigger_words import trigger_words
@@ -27,12 +28,13 @@ from ._report import lora_report
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a loader returns."""
+    """What a loader returns, and the adapters of its files in their order."""
 
     model: Any
     clip: Any
     trigger_words: str
     report: str
+    adapters: tuple[Adapter, ...]
 
 
 def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool) -> Applied:
@@ -62,7 +64,9 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
         path = _files.lora_path(item[0], item.hash)
         words += trigger_words(path, entry.adapter.metadata)
         reports.append(lora_report(path, item, entry, fit, host.architecture if host else None))
-    return Applied(model, clip, ", ".join(dict.fromkeys(words)), json.dumps(reports, ensure_ascii=False, indent=2))
+    report = json.dumps(reports, ensure_ascii=False, indent=2)
+    adapters = tuple(entry.adapter for entry in stack.entries)
+    return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters)
 
 
 def read_stack(items: Sequence[StackItem], architecture: Architecture | None) -> Stack:
@@ -79,6 +83,11 @@ def read_stack(items: Sequence[StackItem], architecture: Architecture | None) ->
 def _entry(item: StackItem, architecture: Architecture | None) -> StackEntry:
     throw_exception_if_processing_interrupted()
     name, model, clip = item
+    # The host's own check lets NaN pass: it is neither below the least nor above the greatest.
+    strengths = {"model": model, "clip": clip}
+    faults = [f"{part!r} is {value}, expected a number" for part, value in strengths.items() if finite(value) is None]
+    if faults:
+        raise ConfigError(f"strengths of {name!r}", faults)
     path = _files.lora_path(name, item.hash)
     state = os.stat(path)
     adapter = _checked(path, state.st_mtime_ns, state.st_size, architecture.name if architecture else None)

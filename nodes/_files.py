@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -11,10 +12,13 @@ from typing import NamedTuple
 import folder_paths
 import torch
 
-from ..lora_core.errors import ConfigError, LoomError, UnknownNameError
+from ..lora_core import Adapter
+from ..lora_core.errors import ConfigError, CorruptFileError, LoomError, UnknownNameError
 from ..lora_core.io import TensorFile, file_hashes
 from ..lora_core.metadata import read_metadata
 from ..lora_core.names import resolve_name
+from ..lora_core.rows import StackItem
+from ..lora_core.sidecars import sidecar_files
 
 PACK = Path(__file__).resolve().parent.parent
 DEMO_MODEL = PACK / "demo" / "model"
@@ -52,6 +56,15 @@ def lora_path(name: str, autov3: str = "") -> str:
     return _full_path("loras", "LoRA", lora_name(name, autov3))
 
 
+def resolved(item: StackItem) -> StackItem:
+    """With the file's name in the loras folders, for a LORA_STACK that is handed on.
+
+    What reads it elsewhere knows neither short names nor hashes. Errors as ``lora_name``.
+    """
+    name, model, clip = item
+    return StackItem(lora_name(name, item.hash), model, clip, item.blocks, item.hash, item.schedule)
+
+
 def check_loras(names: Sequence[Named]) -> bool | str:
     """For validation: True, or what is wrong with the names."""
     try:
@@ -63,13 +76,19 @@ def check_loras(names: Sequence[Named]) -> bool | str:
 
 
 def fingerprint(names: Sequence[Named]) -> str:
-    """Changes when one of the files does, so that the host runs the node again."""
-    return "|".join(_state(lora_path(name, autov3)) for name, autov3 in names)
+    """Changes when one of the files does, or what stands beside it, so that the host runs the node again."""
+    paths = [lora_path(name, autov3) for name, autov3 in names]
+    beside = [place for path in paths for place in sidecar_files(path)]
+    return "|".join(_state(str(path)) for path in [*paths, *beside])
 
 
-def read_tensors(path: str) -> dict[str, torch.Tensor]:
-    """The host's LORA_MODEL: the tensors under the file's own keys. They are views of the file until someone copies."""
-    return {key: ref.load() for key, ref in TensorFile(path).items()}
+def read_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The host's LORA_MODEL: all tensors of an adapter's file under its own keys, also those that are not used.
+
+    They are views of the file until someone copies.
+    """
+    source = adapter.deltas[0][1].tensors[0].source
+    return {key: ref.load() for key, ref in source.items()}
 
 
 def demo_checkpoints() -> list[str]:
@@ -130,8 +149,12 @@ class NewCheckpoint(NamedTuple):
     name: str
 
 
-def new_checkpoint(filename: str) -> NewCheckpoint:
+@contextmanager
+def new_checkpoint(filename: str) -> Iterator[NewCheckpoint]:
     """A new file in the first checkpoints folder, counted up as the host's own save nodes do: ``name_00001_``.
+
+    The host makes the subfolder; when nothing gets written into it, because the block fails or is cancelled, it is
+    removed again.
 
     Raises:
         ConfigError: the name leaves the folder, or is none.
@@ -139,9 +162,22 @@ def new_checkpoint(filename: str) -> NewCheckpoint:
     check_filename(filename)
     folder = folder_paths.get_folder_paths("checkpoints")[0]
     stem = filename.replace("\\", "/").removesuffix(".safetensors")
+    there = {parent for parent in (Path(folder) / stem).parents if parent.exists()} | {Path(folder)}
     where, name, counter, subfolder, _ = folder_paths.get_save_image_path(stem, folder)
     file = f"{name}_{counter:05}_.safetensors"
-    return NewCheckpoint(Path(where) / file, os.path.join(subfolder, file))
+    try:
+        yield NewCheckpoint(Path(where) / file, os.path.join(subfolder, file))
+    except BaseException:  # the host's cancel is one
+        _remove_empty(Path(where), there)
+        raise
+
+
+def _remove_empty(folder: Path, keep: set[Path]) -> None:
+    """Remove a folder and those above it, up to one that holds something or is to be kept."""
+    with suppress(OSError):  # it holds something
+        while folder not in keep:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def check_filename(filename: str) -> None:
@@ -168,9 +204,11 @@ def _autov3(wanted: str, name: str) -> str | None:
 
 
 def _full_path(folder: str, kind: str, name: str) -> str:
+    """The file of a name in the host's list, which keeps links that lead nowhere."""
     path = folder_paths.get_full_path(folder, name)
-    if path is None:  # deleted since it was listed
-        raise UnknownNameError(kind, name, folder_paths.get_filename_list(folder))
+    if path is None or not os.access(path, os.R_OK):
+        what = "it was deleted, or is a link to a file that is gone" if path is None else "its permissions forbid it"
+        raise CorruptFileError(name, f"this {kind} is in the list, but cannot be read: {what}", "Choose another one.")
     return path
 
 

@@ -57,5 +57,5 @@ class LoomLoraLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         item = StackItem(lora_name, strength_model, strength_clip, blocks)
         done = apply_items(model, clip, [item], strict)
-        tensors = _files.read_tensors(_files.lora_path(lora_name))
+        tensors = _files.read_tensors(done.adapters[0])
         return io.NodeOutput(done.model, done.clip, tensors, done.trigger_words, done.report)

@@ -56,7 +56,7 @@ class LoomLoraStack(io.ComfyNode):
     def execute(
         cls, rows: Any = None, model: Any = None, clip: Any = None, lora_stack: Any = None, strict: bool = False
     ) -> io.NodeOutput:
-        items = [*parse_stack(lora_stack), *_items(rows)]
+        items = [_files.resolved(item) for item in (*parse_stack(lora_stack), *_items(rows))]
         done = apply_items(model, clip, items, strict)
         return io.NodeOutput(done.model, done.clip, items, done.trigger_words, done.report)
 

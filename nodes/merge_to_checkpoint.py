@@ -101,19 +101,19 @@ class LoomMergeToCheckpoint(io.ComfyNode):
     ) -> io.NodeOutput:
         checkpoint = open_checkpoint(_files.checkpoint_path(ckpt_name))
         stack = read_stack(parse_stack(lora_stack), checkpoint.architecture)
-        new = _files.new_checkpoint(filename)
         bar = ProgressBar(100)
-        done = merge_to_checkpoint(
-            checkpoint,
-            stack,
-            new.path,
-            dtype=dtype,
-            text_encoders=text_encoders == TEXT_CHOICES[0],
-            vae=None if vae_name == OWN_VAE else _files.vae_path(vae_name),
-            strict=strict,
-            progress=lambda part, whole: bar.update_absolute(int(100 * part / max(whole, 1)), 100),
-            # The host's cancel is a BaseException; the merge removes its unfinished file and lets it through.
-            cancel=throw_exception_if_processing_interrupted,
-        )
+        with _files.new_checkpoint(filename) as new:
+            done = merge_to_checkpoint(
+                checkpoint,
+                stack,
+                new.path,
+                dtype=dtype,
+                text_encoders=text_encoders == TEXT_CHOICES[0],
+                vae=None if vae_name == OWN_VAE else _files.vae_path(vae_name),
+                strict=strict,
+                progress=lambda part, whole: bar.update_absolute(int(100 * part / max(whole, 1)), 100),
+                # The host's cancel is a BaseException; the merge removes its unfinished file and lets it through.
+                cancel=throw_exception_if_processing_interrupted,
+            )
         report = json.dumps([done.as_json()], ensure_ascii=False, indent=2)
         return io.NodeOutput(new.name, report, ui={"text": [f"{new.name}\n{report}"]})

@@ -60,15 +60,9 @@ class LoomPromptLoras(io.ComfyNode):
     @classmethod
     def execute(cls, text: str, dialect: str, lora_stack: Any = None) -> io.NodeOutput:
         prompt = parse_prompt(text, dialect)
-        items = [*parse_stack(lora_stack), *(_resolved(lora.item) for lora in prompt.loras)]
+        items = [*parse_stack(lora_stack), *(_files.resolved(lora.item) for lora in prompt.loras)]
         return io.NodeOutput(prompt.text, items, ui={"text": list(prompt.notes)} if prompt.notes else None)
 
 
 def _items(text: str | None, dialect: str | None) -> list[StackItem]:
     return [lora.item for lora in parse_prompt(text, dialect).loras] if text and dialect else []
-
-
-def _resolved(item: StackItem) -> StackItem:
-    """With the file's name in the loras folders: what reads a LORA_STACK elsewhere does not know short names."""
-    name, model, clip = item
-    return StackItem(_files.lora_name(name), model, clip, item.blocks, item.hash, item.schedule)

@@ -106,6 +106,25 @@ def test_numbers_that_are_none(comfy: ComfyHost, good: Path) -> None:
         assert said.startswith(f"nan.safetensors: {key}: 3 of {tensors[key].numel()} values are NaN or infinite.")
 
 
+def test_strengths_that_are_none(comfy: ComfyHost, good: Path) -> None:
+    """JSON of the API may hold NaN, which the host's own check of the least and the greatest lets pass."""
+    name = good.relative_to(comfy.loras).as_posix()
+    kind, said = failed(comfy, graphs.loaded(name, float("nan"), 1.0))
+    assert kind == "ConfigError"
+    assert said == f"strengths of '{name}': 'model' is nan, expected a number"
+    stack = graphs.stacked(json.dumps([{"lora": "good_lines", "clip": float("nan")}]))
+    assert "row 1: 'clip' is nan, expected a number" in refused(comfy, stack)
+
+
+def test_names_with_line_ends_make_no_second_line(comfy: ComfyHost, good: Path) -> None:
+    tensors = lora_files.read(good) | {"lora_unet_no\nwhere.lora_up.weight": torch.ones(4, 4)}
+    lora_files.save(comfy.loras / "lines.safetensors", tensors)
+    kind, said = failed(comfy, graphs.loaded("lines.safetensors", strict=True))
+    assert kind == "UnmappedKeysError"
+    assert "no where.lora_up.weight" in said
+    assert "\n" not in refused(comfy, graphs.stacked(json.dumps([{"lora": "no\nwhere"}])))
+
+
 def test_a_lora_for_another_base(comfy: ComfyHost, good: Path) -> None:
     tensors = lora_files.kohya(lora_files.factors("sdxl", seed=1, rank=1, modules=lora_files.ATTENTION))
     modules = len(tensors) // 2
@@ -151,12 +170,16 @@ def test_a_merge_that_fails_leaves_no_file(comfy: ComfyHost, good: Path) -> None
     lora_files.save(comfy.loras / "infinite.safetensors", tensors)
     kind, _ = failed(comfy, merge(comfy, "infinite"))
     assert kind == "NonFiniteError"
+    # An error that only the merge itself finds, when its file has a name already.
+    other = lora_files.kohya(lora_files.factors("sdxl", seed=1, rank=1, modules=r"attn1\.to_q$"))
+    lora_files.save(comfy.loras / "for_xl.safetensors", other)
+    kind, _ = failed(comfy, merge(comfy, "for_xl"))
+    assert kind == "WrongBaseError"
     lora_files.save(comfy.checkpoints / "strange.safetensors", {"weight": torch.zeros(3, 3)})
     kind, said = failed(comfy, merge(comfy, "good_lines", ckpt_name="strange.safetensors"))
     assert kind == "UnknownCheckpointError", said
-    assert [
-        path for path in comfy.checkpoints.rglob("*") if path.is_file() and path.name != "strange.safetensors"
-    ] == []
+    # Neither files nor folders: "bad" of "bad/merge" is not there.
+    assert [path.name for path in comfy.checkpoints.rglob("*")] == ["strange.safetensors"]
 
 
 @pytest.mark.parametrize("filename", ["../out", "/tmp/out", "a/../../out", "", "C:\\out"])

@@ -142,8 +142,15 @@ def test_a_stack_goes_on_to_other_nodes_and_comes_from_a_prompt(loras: ComfyHost
 
 def test_a_renamed_file_is_found_by_its_hash(loras: ComfyHost) -> None:
     autov3 = file_hashes(loras.loras / "a.safetensors").autov3
-    renamed = draw(loras, graphs.stacked(json.dumps([{"lora": "its old name", "hash": autov3}])))
+    rows = json.dumps([{"lora": "its old name", "hash": autov3}, {"lora": "b", "model": 0}])
+    renamed = draw(loras, graphs.stacked(rows))
     assert difference(renamed, draw(loras, graphs.stacked(json.dumps([{"lora": "a"}])))) == 0
+    # Handed on with their real names: other packs know neither hashes nor short names.
+    result = loras.queue(graphs.demo() | {"lora": graphs.node("LoomLoraStack", rows=rows)} | graphs.shown(["lora", 2]))
+    (text,) = result.outputs["shown"]["text"]
+    assert "a.safetensors" in text
+    assert "sub/b.safetensors" in text
+    assert "its old name" not in text
 
 
 def test_block_weights_reach_their_blocks(loras: ComfyHost) -> None:

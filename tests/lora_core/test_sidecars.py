@@ -192,3 +192,12 @@ def test_what_is_no_plain_file_is_left_alone(lora: Path):
     os.mkfifo(lora.with_name("ink v1.5.json"))  # reading it would wait for ever
 
     assert read_sidecars(lora) == Sidecar()
+
+
+def test_a_name_too_long_for_its_sidecars(tmp_path: Path):
+    """252 characters: file systems take 255, and `.rgthree-info.json` comes on top."""
+    lora = tmp_path / f"{'x' * 240}.safetensors"
+    write(lora.with_suffix(".txt"), "ink style")
+
+    assert read_sidecars(lora).trigger_words == ("ink style",)
+    assert read_sidecars(lora).notes == ()
