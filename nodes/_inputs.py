@@ -52,7 +52,8 @@ def blocks() -> io.Input:
         "blocks",
         default="",
         optional=True,
-        tooltip="Block weights: in04=0.5, mid=0, out1-3=1, or a vector with base first. Empty: all blocks at 1.",
+        tooltip="Block weights: in04=0.5, mid=0, out1-3=1, or a vector with base first. base is what is in no block, "
+        "the text encoders too. Empty: all at 1.",
         extra_dict=ADVANCED,
     )
 
