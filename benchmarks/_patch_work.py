@@ -59,7 +59,7 @@ def make(model: str, limit: int, loras: int, rank: int, dtype: torch.dtype, devi
 
     Args:
         model: name in ``ARCHITECTURES``.
-        limit: millions of numbers; of a larger model only a sample with the same mix of shapes is made.
+        limit: millions of numbers; of a larger model only a sample is made, with every shape in it.
         loras, rank: of the stack. dtype: of the weights; factors are fp16.
     """
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def make(model: str, limit: int, loras: int, rank: int, dtype: torch.dtype, devi
     everything, part = (sum(prod(shape) for _, shape in some) for some in (places, chosen))
     summary = f"{len(places)} weights of {architecture.title}, {everything / 1e6:.0f} million numbers"
     if part < everything:
-        summary += f" (measured on {len(chosen)} of them in the same mix of shapes, seconds scaled up)"
+        summary += f" (measured on {len(chosen)} of them, each shape at least once; seconds scaled up by size)"
     return Work(portions, everything / part, summary)
 
 
