@@ -13,7 +13,9 @@ import graphs
 import lora_files
 from host_harness.host import ComfyHost
 
-pytestmark = [pytest.mark.host, pytest.mark.slow]
+# Seconds each on two free cores; a busy machine may take minutes to patch and to draw.
+PATIENCE = 900
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 LORAS = (("sd_a.safetensors", 0.8, 0.5), ("sd_b.safetensors", -0.5, -0.5), ("sd_c.safetensors", 0.6, 0.0))
 ROWS = json.dumps([{"lora": name, "model": model, "clip": clip} for name, model, clip in LORAS])
 
@@ -30,7 +32,7 @@ def draw(comfy: ComfyHost, *graph: graphs.Graph) -> NDArray[np.int64]:
     whole: graphs.Graph = {}
     for part in graph:
         whole |= part
-    (pixels,) = comfy.images(comfy.queue(whole), "picture")
+    (pixels,) = comfy.images(comfy.queue(whole, timeout=PATIENCE), "picture")
     return pixels.astype(np.int64)
 
 
