@@ -48,7 +48,7 @@ def test_the_pack_is_loaded_and_registers_its_nodes(comfy: ComfyHost) -> None:
 
 
 def test_nothing_failed_while_starting(comfy: ComfyHost) -> None:
-    assert comfy.problems() == [], comfy.log()[-4000:]
+    assert comfy.problems() == [], comfy.startup_log[-4000:]
 
 
 def test_a_prompt_of_core_nodes_returns_its_picture(comfy: ComfyHost) -> None:
@@ -75,9 +75,12 @@ def test_a_failing_node_carries_its_exception(comfy: ComfyHost) -> None:
         "2": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
     }
+    mark = comfy.log_mark()
     with pytest.raises(HostPromptError, match=r"broken\.png") as caught:
         comfy.queue(prompt)
     assert caught.value.node_id == "2"
+    assert comfy.problems(since=mark), "the failure is in the log"
+    assert comfy.problems() == [], "but did not happen at the start"
     assert caught.value.node_type == "LoadImage"
     assert caught.value.exception_type
     assert comfy.alive

@@ -14,7 +14,7 @@ In a test, through the fixtures of `tests/conftest.py`:
         result = comfy.queue(prompt, timeout=240)     # prompt: the API form, {"1": {"class_type": ..., "inputs": ...}}
         result.outputs["9"]["text"]                   # also .executed .cached .progress .previews .messages .seconds
         pixels = comfy.images(result)                 # uint8 arrays (height, width, 3); or images(result, "9")
-        assert comfy.problems(since=mark) == []       # error lines of the log; comfy.log(since=mark) is its text
+        assert comfy.problems(since=mark) == []       # error lines in the log; problems(): at the start
 
         with pytest.raises(HostPromptError, match="no such file") as caught:
             comfy.queue(bad_prompt)
