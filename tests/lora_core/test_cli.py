@@ -292,7 +292,10 @@ def test_a_missing_package_is_one_line(package: str) -> None:
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
-    wanted = f"loom: the command line needs the package '{package}': run `pip install lora-loom[cli]`.\n"
+    wanted = (
+        f"loom: the command line needs the package '{package}'. "
+        'Run `pip install ".[cli]"` in the folder of your clone of LoRA Loom.\n'
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", wanted)
 
 
