@@ -82,8 +82,6 @@ def comfy(session: nox.Session) -> None:
         cpu=not environment.has_gpu(),
         arguments=arguments,
     )
-    for lora in sorted((ROOT / "demo" / "loras").glob("*.safetensors")):
-        running.add_model(lora, "loras")
     try:
         running.start(echo=True)
         session.log(f"ComfyUI with LoRA Loom is at {running.url} (files: {base}); Ctrl-C ends it")
