@@ -19,7 +19,7 @@ DARK = 0.25
 
 @torch.no_grad()
 def fixed_losses(
-    demo: Demo, latents: Tensor, captions: list[str], *, draws: int = 4, seed: int = 0
+    demo: Demo, latents: Tensor, captions: list[str], *, draws: int = 2, seed: int = 0
 ) -> dict[str, float]:
     """Mean square error of v at fixed timesteps, {"200": ..., ..., "mean": ...}.
 
