@@ -1,9 +1,9 @@
 """Train the demo's UNet and text encoder together on Fluent Flat without food.
 
-    python -m demo.train_base --minutes 95
+    python -m demo.train_base --minutes 72
 
 v-prediction with min-SNR weights, empty captions now and then for guidance, an average of the
-weights (EMA) to sample from. The text encoder is trained for the first part of the time only; then
+weights (EMA) to sample from. The text encoder is trained for most of the time; then
 its states of all captions are computed once, and a step costs a third less. Started again, it goes
 on from its last checkpoint; a larger --minutes stretches the schedule. Needs the codec of
 `train_vae` and the tokenizer.
@@ -180,14 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, default=MODEL, help="the pipeline folder")
     parser.add_argument("--work", type=Path, default=Path("demo/out/train"), help="checkpoints")
-    parser.add_argument("--minutes", type=float, default=95, help="training time, restarts included")
+    parser.add_argument("--minutes", type=float, default=72, help="training time, restarts included")
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--variants", type=int, default=1, help="views of each picture")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--core-share", type=float, default=0.8, help="of the draws, for the core")
-    parser.add_argument("--text-share", type=float, default=0.25, help="of the time, with text")
+    parser.add_argument("--text-share", type=float, default=0.8, help="of the time, with text")
     parser.add_argument("--dropout", type=float, default=0.1, help="share of empty captions")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())

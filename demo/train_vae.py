@@ -1,6 +1,6 @@
 """Train the demo's image codec (AutoencoderKL), from 64x64 RGB to an 8x8 grid of 16 channels.
 
-    python -m demo.train_vae --minutes 14
+    python -m demo.train_vae --minutes 24
 
 It is a codec and no more: it sees every picture in both styles, food too, without captions. What
 the base may not see is kept from the UNet and the text encoder, not from the codec.
@@ -149,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=MODEL, help="the pipeline folder")
     parser.add_argument("--work", type=Path, default=Path("demo/out/train"), help="checkpoints")
-    parser.add_argument("--minutes", type=float, default=14, help="training time, restarts included")
+    parser.add_argument("--minutes", type=float, default=24, help="training time, restarts included")
     parser.add_argument("--save-minutes", type=float, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)

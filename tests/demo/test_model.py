@@ -33,7 +33,7 @@ def test_size() -> None:
 def test_loads_as_a_diffusers_pipeline(demo: Demo) -> None:
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(MODEL)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     embeds = pipeline.encode_prompt("red heart", "cpu", 1, False)[0]
     torch.testing.assert_close(embeds.float(), demo.context(["red heart"]), atol=1e-4, rtol=1e-4)
