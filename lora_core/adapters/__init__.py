@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from ..registry import Registry
 from . import dora, full, lora, norm
-from .base import AdapterType, Delta, Factors, Group
+from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
 
 ADAPTER_TYPES: Registry[AdapterType] = Registry(
     "adapter type", (dora.TYPE, dora.PEFT_TYPE, lora.TYPE, full.TYPE, full.BIAS_TYPE, norm.TYPE)
 )
 
-__all__ = ["ADAPTER_TYPES", "AdapterType", "Delta", "Factors", "Group"]
+__all__ = ["ADAPTER_TYPES", "AdapterType", "AdditiveDelta", "Delta", "Factors", "Group"]

@@ -59,6 +59,44 @@ class Delta(ABC):
         """The change as low-rank factors, for deltas that are additive and low-rank; None for others."""
         return None
 
+    def rows(self, start: int, length: int) -> Delta | None:
+        """The same change on rows (outputs) ``start`` to ``start + length`` alone, as a delta of a weight of so many
+        rows: a file has q, k and v in one matrix and the model in three. None where rows do not change apart."""
+        return None
+
+
+class AdditiveDelta(Delta):
+    """A change that does not depend on the weight: ``W' = W + strength * difference``."""
+
+    @abstractmethod
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        """The difference at strength 1, scale included; of the weight's number of rows and of elements."""
+
+    def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        difference = self.difference(weight.device, weight.dtype).reshape(weight.shape)
+        return torch.add(weight, difference, alpha=strength)
+
+    def rows(self, start: int, length: int) -> Delta:
+        return _Rows(self, start, length)
+
+
+class _Rows(AdditiveDelta):
+    """Some rows of an additive change."""
+
+    def __init__(self, whole: AdditiveDelta, start: int, length: int) -> None:
+        self.type, self.tensors, self.rank, self.scale = whole.type, whole.tensors, whole.rank, whole.scale
+        self.whole, self.start, self.length = whole, start, length
+
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        return self.whole.difference(device, dtype).narrow(0, self.start, self.length)
+
+    def factors(self, device: torch.device | str = "cpu") -> Factors | None:
+        found = self.whole.factors(device)
+        return found and found._replace(up=found.up.narrow(0, self.start, self.length))
+
+    def rows(self, start: int, length: int) -> Delta:
+        return _Rows(self.whole, self.start + start, length)
+
 
 class Group(NamedTuple):
     """The tensors that a file holds for one module.
@@ -69,6 +107,7 @@ class Group(NamedTuple):
         roles: role -> tensor, without ``alpha``.
         shapes: parameter -> shape in the model (of the slice, where the module is one).
         alpha: value, None where the file gives none.
+        scale: alpha / rank where the file states it outside its tensors (PEFT's configuration); it then decides.
     """
 
     file: str
@@ -76,11 +115,18 @@ class Group(NamedTuple):
     roles: Mapping[str, TensorRef]
     shapes: Mapping[str, Shape]
     alpha: float | None
+    scale: float | None = None
 
     @property
     def weight(self) -> Shape:
-        """Shape of the module's weight."""
-        return self.shapes["weight"]
+        """Shape of the module's weight; () where the module has none (a bare parameter)."""
+        return self.shapes.get("weight", ())
+
+    def scale_of(self, rank: int) -> float:
+        """alpha / rank; without an alpha, 1."""
+        if self.scale is not None:
+            return self.scale
+        return 1.0 if self.alpha is None else self.alpha / rank
 
     def misfit(self, role: str, expected: object) -> ShapeMismatchError:
         """The error that says that this role's tensor does not fit the module."""
@@ -97,7 +143,8 @@ class AdapterType:
         name: id in reports, ``"lora"``.
         title: name for people.
         required: roles that a group must have.
-        optional: roles that it may have besides.
+        optional: roles that it may have besides. A role may be a list in the file (``oft_blocks.0``, ``.1``, ...):
+            each of its tensors is a role ``oft_blocks.<n>`` of a group, and the type names ``oft_blocks.*``.
         build: group -> {parameter: delta}; raises ``ShapeMismatchError``.
     """
 
@@ -109,4 +156,13 @@ class AdapterType:
 
     def takes(self, roles: frozenset[str]) -> frozenset[str]:
         """The roles of a group that this type uses; empty where a required one is missing."""
-        return roles & (self.required | self.optional) if self.required <= roles else frozenset()
+        kinds = {role: listed(role) for role in roles}
+        if not self.required <= set(kinds.values()):
+            return frozenset()
+        return frozenset(role for role, kind in kinds.items() if kind in self.required or kind in self.optional)
+
+
+def listed(role: str) -> str:
+    """``oft_blocks.3`` -> ``oft_blocks.*``; a role that is no list as it is."""
+    name, _, index = role.rpartition(".")
+    return f"{name}.*" if name and index.isdigit() else role

@@ -14,21 +14,20 @@ import torch
 
 from ..io import TensorRef
 from ..types import Shape
-from .base import AdapterType, Delta, Group
+from .base import AdapterType, AdditiveDelta, Delta, Group
 
 
-class FullDelta(Delta):
+class FullDelta(AdditiveDelta):
     """A stored difference of a whole parameter."""
 
     type = "full"
 
     def __init__(self, difference: TensorRef) -> None:
-        self.difference = difference
+        self.stored = difference
         self.tensors = (difference,)
 
-    def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        difference = self.difference.load(weight.device, weight.dtype).reshape(weight.shape)
-        return torch.add(weight, difference, alpha=strength)
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        return self.stored.load(device, dtype)
 
 
 def difference(group: Group, role: str, parameter: str) -> FullDelta:

@@ -13,10 +13,10 @@ from math import prod
 import torch
 
 from ..io import TensorRef
-from .base import AdapterType, Delta, Factors, Group
+from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
 
 
-class LoraDelta(Delta):
+class LoraDelta(AdditiveDelta):
     """An additive low-rank change of a linear or convolution weight.
 
     Args:
@@ -42,7 +42,12 @@ class LoraDelta(Delta):
             down = torch.einsum("rsxy,si->rixy", mid, down.flatten(1).to(torch.float32))
         return Factors(up, down.flatten(1), self.scale)
 
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        up, down, scale = self.factors(device)
+        return (up.to(dtype) @ down.to(dtype)).mul_(scale)
+
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        """As one product, which rounds once."""
         up, down, scale = self.factors(weight.device)
         flat = weight.flatten(1)
         return torch.addmm(flat, up.to(flat.dtype), down.to(flat.dtype), alpha=strength * scale).reshape(weight.shape)
@@ -74,8 +79,7 @@ def build_weight(group: Group) -> LoraDelta:
             raise group.misfit("down", (rank, inner[0]))
         if mid.shape != (up.shape[1], rank, *inner[1:]):
             raise group.misfit("mid", (up.shape[1], rank, *inner[1:]))
-    scale = 1.0 if group.alpha is None else group.alpha / rank
-    return LoraDelta(up, down, mid, scale)
+    return LoraDelta(up, down, mid, group.scale_of(rank))
 
 
 TYPE = AdapterType("lora", "LoRA / LoCon", frozenset({"down", "up"}), frozenset({"mid"}), build)
