@@ -41,6 +41,7 @@ def build(
     checkpoint_prefix: str,
     kohya_prefixes: tuple[str, ...],
     layout: Literal["transformers", "open_clip"] = "transformers",
+    encoder: str = "clip_l",
 ) -> Component:
     """A text-encoder component; ``component`` is also its folder in a diffusers pipeline."""
     width, inner = config.width, config.mlp or 4 * config.width
@@ -65,6 +66,7 @@ def build(
         checkpoint_prefix=checkpoint_prefix,
         kohya_prefixes=kohya_prefixes,
         diffusers_prefix=component,
+        encoder=encoder,
         # transformers 5 dropped "text_model." from the module names of CLIPTextModel, and so from LoRA files.
         aliases={path.removeprefix("text_model."): Location(path) for path in shapes},
         places=_open_clip_places(config, checkpoint_prefix) if layout == "open_clip" else {},

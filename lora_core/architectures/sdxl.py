@@ -33,6 +33,7 @@ ARCHITECTURE = Architecture(
             checkpoint_prefix="conditioner.embedders.1.model.",
             kohya_prefixes=("lora_te2",),
             layout="open_clip",
+            encoder="clip_g",
         ),
     ),
     modelspec=("stable-diffusion-xl-v1-base", "stable-diffusion-xl-v0-9-base"),

@@ -24,7 +24,7 @@ class Module:
         path: canonical path, the name in the model's own checkpoint without the file's prefix.
         shapes: parameter name -> shape, ``{"weight": (out, in), "bias": (out,)}``.
         diffusers: the module's path in diffusers (text encoders: transformers); equal to ``path`` where
-            both agree.
+            both agree, "" where diffusers has no one module for it (``Component.aliases`` then has its rows).
         block: name of the block that block weights address, ``"base"`` outside blocks.
     """
 
@@ -43,10 +43,23 @@ class Place(NamedTuple):
 
 
 class Location(NamedTuple):
-    """A module, or rows of one, under another library's name."""
+    """A module, or rows of one, under another library's name.
+
+    Args:
+        path: canonical path of the module.
+        slice: the rows of it that the name means; None for all.
+        more: where the following rows of the named matrix lie. A name may stand for several modules (a fused q, k
+            and v where this family has three), or for rows in another order (shift and scale the other way round).
+    """
 
     path: str
     slice: Slice | None = None
+    more: tuple[Location, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Location, ...]:
+        """All of them, in the order of the named matrix's rows."""
+        return (self._replace(more=()), *self.more)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ class Component:
         diffusers_prefix: folder of the diffusers pipeline, ``"unet"``.
         aliases: further diffusers paths: rows of a fused module (``to_q`` of a ``qkv``), and names that
             versions of the libraries changed.
+        others: further paths that programs other than diffusers use (a trainer's own copy of the model).
+        encoder: name of a text encoder in ComfyUI and in all-in-one files, ``"clip_l"``; "" for a denoiser.
         places: ``(path, parameter) -> Place`` where the checkpoint's layout differs from
             ``checkpoint_prefix + path + "." + parameter``.
     """
@@ -71,6 +86,8 @@ class Component:
     kohya_prefixes: tuple[str, ...]
     diffusers_prefix: str
     aliases: Mapping[str, Location] = field(default_factory=dict[str, Location])
+    others: Mapping[str, Location] = field(default_factory=dict[str, Location])
+    encoder: str = ""
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict[tuple[str, str], Place])
 
     @cached_property
@@ -81,7 +98,18 @@ class Component:
     @cached_property
     def diffusers(self) -> Mapping[str, Location]:
         """Diffusers (transformers) path -> location."""
-        return {module.diffusers: Location(path) for path, module in self.modules.items()} | dict(self.aliases)
+        own = {module.diffusers: Location(path) for path, module in self.modules.items() if module.diffusers}
+        return own | dict(self.aliases)
+
+    @cached_property
+    def paths(self) -> Mapping[str, Location]:
+        """Every path that any program uses -> location."""
+        return {**self.others, **self.diffusers, **self.native}
+
+    @property
+    def host_prefix(self) -> str:
+        """How ComfyUI's keys of this component begin: ``diffusion_model.``, ``clip_l.transformer.``."""
+        return f"{self.encoder}.transformer." if self.encoder else "diffusion_model."
 
     def place(self, path: str, parameter: str) -> Place:
         """Where the checkpoint keeps this parameter."""
@@ -101,6 +129,8 @@ class Architecture:
         modelspec: values of ``modelspec.architecture`` that mean this family.
         base_versions: values of kohya's ``ss_base_model_version`` that mean it.
         pipeline: class names in ``model_index.json`` that mean it.
+        variant_of: name of the family whose LoRAs fit this one too, as far as their modules are there: inpainting
+            variants, image-to-video beside text-to-video. "" for a family of its own.
     """
 
     name: str
@@ -109,6 +139,12 @@ class Architecture:
     modelspec: tuple[str, ...] = ()
     base_versions: tuple[str, ...] = ()
     pipeline: tuple[str, ...] = ()
+    variant_of: str = ""
+
+    @property
+    def family(self) -> str:
+        """The same for all variants of one model."""
+        return self.variant_of or self.name
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
