@@ -4,11 +4,12 @@ the order decides between equals."""
 from __future__ import annotations
 
 from ..registry import Registry
-from . import dora, full, lora, norm
+from . import boft, diag_oft, dora, full, lora, norm
 from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
 
 ADAPTER_TYPES: Registry[AdapterType] = Registry(
-    "adapter type", (dora.TYPE, dora.PEFT_TYPE, lora.TYPE, full.TYPE, full.BIAS_TYPE, norm.TYPE)
+    "adapter type",
+    (dora.TYPE, dora.PEFT_TYPE, lora.TYPE, full.TYPE, full.BIAS_TYPE, norm.TYPE, diag_oft.TYPE, boft.TYPE),
 )
 
 __all__ = ["ADAPTER_TYPES", "AdapterType", "AdditiveDelta", "Delta", "Factors", "Group"]
