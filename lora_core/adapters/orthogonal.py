@@ -11,6 +11,7 @@ something else at fractions, the type's file says so.)
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 
@@ -62,8 +63,8 @@ def skew(blocks: torch.Tensor, limit: float = 0.0) -> torch.Tensor:
 def cayley(skewed: torch.Tensor) -> torch.Tensor:
     """``(I + Q) (I - Q)^-1`` of each block. The two commute, so it is one solution instead of an inverse."""
     one = torch.eye(skewed.shape[-1], device=skewed.device, dtype=skewed.dtype)
-    made: torch.Tensor = torch.linalg.solve(one - skewed, one + skewed)  # pyright: ignore[reportUnknownMemberType]
-    return made
+    solved: Any = torch.linalg.solve(one - skewed, one + skewed)  # pyright: ignore[reportUnknownMemberType]
+    return cast("torch.Tensor", solved)
 
 
 def turn(rotations: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
