@@ -4,12 +4,22 @@ the order decides between equals."""
 from __future__ import annotations
 
 from ..registry import Registry
-from . import boft, diag_oft, dora, full, lora, norm
+from . import boft, diag_oft, dora, full, loha, lokr, lora, norm
 from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
 
 ADAPTER_TYPES: Registry[AdapterType] = Registry(
     "adapter type",
-    (dora.TYPE, dora.PEFT_TYPE, lora.TYPE, full.TYPE, full.BIAS_TYPE, norm.TYPE, diag_oft.TYPE, boft.TYPE),
+    (
+        *dora.TYPES,
+        lora.TYPE,
+        loha.TYPE,
+        lokr.TYPE,
+        full.TYPE,
+        full.BIAS_TYPE,
+        norm.TYPE,
+        diag_oft.TYPE,
+        boft.TYPE,
+    ),
 )
 
 __all__ = ["ADAPTER_TYPES", "AdapterType", "AdditiveDelta", "Delta", "Factors", "Group"]

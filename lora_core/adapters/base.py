@@ -73,6 +73,8 @@ class AdditiveDelta(Delta):
         """The difference at strength 1, scale included; of the weight's number of rows and of elements."""
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        if strength == 0:
+            return weight.clone()  # 0 times an infinity of a damaged file would be NaN
         difference = self.difference(weight.device, weight.dtype).reshape(weight.shape)
         return torch.add(weight, difference, alpha=strength)
 
@@ -146,6 +148,8 @@ class AdapterType:
         optional: roles that it may have besides. A role may be a list in the file (``oft_blocks.0``, ``.1``, ...):
             each of its tensors is a role ``oft_blocks.<n>`` of a group, and the type names ``oft_blocks.*``.
         build: group -> {parameter: delta}; raises ``ShapeMismatchError``.
+        one_of: sets of roles that stand for each other, such as a whole matrix or its two factors: of each tuple the
+            group must have one, and the first that it has is used.
     """
 
     name: str
@@ -153,13 +157,22 @@ class AdapterType:
     required: frozenset[str]
     optional: frozenset[str]
     build: Callable[[Group], Mapping[str, Delta]]
+    one_of: tuple[tuple[frozenset[str], ...], ...] = ()
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """All that it can use."""
+        return self.required.union(self.optional, *(roles for choice in self.one_of for roles in choice))
 
     def takes(self, roles: frozenset[str]) -> frozenset[str]:
         """The roles of a group that this type uses; empty where a required one is missing."""
         kinds = {role: listed(role) for role in roles}
-        if not self.required <= set(kinds.values()):
+        present = set(kinds.values())
+        chosen = [next((way for way in choice if way <= present), None) for choice in self.one_of]
+        if not self.required <= present or None in chosen:
             return frozenset()
-        return frozenset(role for role, kind in kinds.items() if kind in self.required or kind in self.optional)
+        used = self.required.union(self.optional, *(way for way in chosen if way))
+        return frozenset(role for role, kind in kinds.items() if kind in used)
 
 
 def listed(role: str) -> str:
