@@ -21,7 +21,8 @@ class Module:
     """One module of a component.
 
     Args:
-        path: canonical path, the name in the model's own checkpoint without the file's prefix.
+        path: canonical path, the name in the model's own checkpoint without the file's prefix; "" for the model itself,
+            where parameters belong to no layer (``x_pad_token``).
         shapes: parameter name -> shape, ``{"weight": (out, in), "bias": (out,)}``.
         diffusers: the module's path in diffusers (text encoders: transformers); equal to ``path`` where
             both agree, "" where diffusers has no one module for it (``Component.aliases`` then has its rows).
@@ -114,7 +115,7 @@ class Component:
     def place(self, path: str, parameter: str) -> Place:
         """Where the checkpoint keeps this parameter."""
         found = self.places.get((path, parameter))
-        return found or Place(f"{self.checkpoint_prefix}{path}.{parameter}")
+        return found or Place(f"{self.checkpoint_prefix}{parameter_name(path, parameter)}")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,11 @@ class Architecture:
         for component in self.components:
             for path, module in component.modules.items():
                 yield ModuleKey(component.name, path), module
+
+
+def parameter_name(path: str, parameter: str) -> str:
+    """``"blocks.0" + "weight"``; the model's own parameters have the path ``""``."""
+    return f"{path}.{parameter}" if path else parameter
 
 
 def sliced_shape(shape: Shape, part: Slice) -> Shape:
