@@ -21,14 +21,10 @@ from ..lora_core.architectures import ARCHITECTURES, Architecture
 from ..lora_core.architectures.recognise import recognise
 from ..lora_core.errors import ConfigError
 from ..lora_core.patching import Binding, Patch, apply_patch, bind
-from ..lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, TEXT_ENCODERS, Shape
+from ..lora_core.types import DENOISER, TEXT_ENCODERS, Shape
 
-# component -> how the host's state dict begins. The text encoder of SD 1.5 and the first one of SDXL are both "l".
-PREFIXES: Mapping[str, str] = {
-    DENOISER: "diffusion_model.",
-    TEXT_ENCODER: "clip_l.transformer.",
-    TEXT_ENCODER_2: "clip_g.transformer.",
-}
+# What a MODEL's weights are called; a CLIP has a part for each of its text encoders (``clip_l``, ``t5xxl``).
+MODEL_PART = "diffusion_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +50,14 @@ class HostModel:
 
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter, None where this model has none."""
-        return self.shapes.get(host_key(target))
+        return self.shapes.get(host_key(self.architecture, target))
 
 
-def host_key(target: Target) -> str:
+def host_key(architecture: Architecture, target: Target) -> str:
     """``Target(ModuleKey("denoiser", "out.2"), "weight")`` -> ``diffusion_model.out.2.weight``."""
-    return f"{PREFIXES.get(target.module.component, '?')}{target.module.path}.{target.parameter}"
+    component = architecture.component(target.module.component)
+    prefix = component.host_prefix if component else "?."
+    return f"{prefix}{target.module.path}.{target.parameter}"
 
 
 def read_model(model: Any, clip: Any) -> HostModel | None:
@@ -73,7 +71,7 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
     for_model = {} if model is None else _shapes(model.model)
     for_clip = {} if clip is None else _shapes(clip.cond_stage_model)
     shapes = for_model | for_clip
-    of_model = set() if model is None else {DENOISER}
+    of_model = set() if model is None else {MODEL_PART}
     return HostModel(model, clip, shapes, _family(shapes, of_model, _encoders(for_clip)))
 
 
@@ -82,21 +80,17 @@ def _shapes(module: Any) -> dict[str, Shape]:
 
 
 def _encoders(keys: Iterable[str]) -> set[str]:
-    """Components of a CLIP; an encoder of no known family keeps the host's name (``t5xxl``)."""
-    names = {prefix.split(".")[0]: component for component, prefix in PREFIXES.items()}
-    return {names.get(name, name) for name in {key.split(".")[0] for key in keys}}
+    """The text encoders of a CLIP, by the host's names: ``{"clip_l", "t5xxl"}``."""
+    return {key.partition(".")[0] for key in keys}
 
 
 def _family(shapes: Mapping[str, Shape], of_model: set[str], of_clip: set[str]) -> Architecture:
     """The family of both together; the error says which of the two is not known."""
 
-    def found(components: set[str]) -> Architecture | None:
-        return recognise(lambda target: shapes.get(host_key(target)), components)
-
-    if family := found(of_model | of_clip):
+    if family := recognise(shapes, of_model | of_clip):
         return family
     parts = {"MODEL": of_model, "CLIP": of_clip}
-    families = {name: found(components) for name, components in parts.items() if components}
+    families = {name: recognise(shapes, part) for name, part in parts.items() if part}
     titles = ", ".join(row.title for row in ARCHITECTURES)
     for name, row in families.items():
         if row is None:
@@ -109,8 +103,8 @@ def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
     """Clones of MODEL and CLIP with the stack on them, and what fitted. What has no patch is returned as it came."""
     binding = bind(stack, host.shape_of, host.architecture, host.components)
     model, clip = host.model, host.clip
-    adapters = {host_key(target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
-    for_model = {key: value for key, value in adapters.items() if key.startswith(PREFIXES[DENOISER])}
+    adapters = {host_key(host.architecture, target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
+    for_model = {key: value for key, value in adapters.items() if key.startswith(f"{MODEL_PART}.")}
     for_clip = {key: value for key, value in adapters.items() if key not in for_model}
     if for_model:
         model = model.clone()

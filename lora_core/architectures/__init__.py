@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from . import loom_demo, sd15, sdxl
+from . import loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, z_image
 from .spec import Architecture, Component, Location, Module, Place
 
 ARCHITECTURES: Registry[Architecture] = Registry(
-    "architecture", (sd15.ARCHITECTURE, sdxl.ARCHITECTURE, loom_demo.ARCHITECTURE)
+    "architecture",
+    (
+        sd15.ARCHITECTURE,
+        sdxl.ARCHITECTURE,
+        sd21.ARCHITECTURE,
+        sd15.INPAINT,
+        sd15.PIX2PIX,
+        sdxl.INPAINT,
+        sdxl.PIX2PIX,
+        refiner.ARCHITECTURE,
+        sd21.INPAINT,
+        sd21.DEPTH,
+        qwen_image.ARCHITECTURE,
+        qwen_image.LAYERED,
+        z_image.ARCHITECTURE,
+        lumina.ARCHITECTURE,
+        loom_demo.ARCHITECTURE,
+    ),
 )
 
 __all__ = ["ARCHITECTURES", "Architecture", "Component", "Location", "Module", "Place"]

@@ -1,44 +1,70 @@
-"""The family of a model that is loaded, from the shapes of its parameters."""
+"""The family of a model that is loaded, from the names and shapes of its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 
-from ..types import ModuleKey, Shape, Target
+from ..types import Shape
 from . import ARCHITECTURES
-from .spec import Architecture
+from .spec import Architecture, Component, Module
 
 # The projections of the text condition are 8 % of the modules of SD 1.5, and more of the others, so a model with
 # another width of it (SD 2.1) stays below; a variant may have a few layers of another size.
 SHARE = 0.95
-# Variants have other latents: nine channels go into an inpainting model, eight into one that edits pictures.
-FREE = frozenset({"conv_in", "conv_out"})
+# Modules of a component that are looked at first; where less than half of these few fit, the rest cannot make up.
+PROBES = 16
 
 
-def recognise(shape_of: Callable[[Target], Shape | None], components: Collection[str]) -> Architecture | None:
+def recognise(shapes: Mapping[str, Shape], parts: Collection[str]) -> Architecture | None:
     """The family that a model is of, or None.
 
-    Its family has every one of the components, and of each nearly all modules are there, with their shapes. Families
-    share text encoders: the one with most fitting modules is meant, and of equals the first in the table.
+    Its family has every one of the parts, and of each nearly all modules are there, with their shapes. Families
+    share text encoders, and variants nearly all: the one with most fitting modules is meant, of equals the one that
+    misses fewest, then the first in the table.
 
     Args:
-        shape_of: whole target -> shape of that parameter in the model, None where it has none.
-        components: what there is of the model; a text encoder that is not connected does not count. Those of no
-            known family have names of their own, so that no family has them.
+        shapes: ComfyUI's key -> shape of that parameter: ``{"diffusion_model.out.2.weight": (4, 320, 3, 3)}``.
+        parts: what there is of the model, the first words of keys: ``{"diffusion_model", "clip_l"}``. A text encoder
+            that is not connected does not count; one that no family has makes the model unknown.
     """
-    fits = {row.name: _fitting(row, shape_of, components) for row in ARCHITECTURES}
-    name = max(fits, key=lambda name: fits[name])
-    return ARCHITECTURES.get(name) if fits[name] else None
+    best: tuple[int, int] = (0, 0)
+    found: Architecture | None = None
+    for row in ARCHITECTURES:
+        fit = _fit(row, shapes, parts)
+        if fit > best:
+            best, found = fit, row
+    return found
 
 
-def _fitting(row: Architecture, shape_of: Callable[[Target], Shape | None], components: Collection[str]) -> int:
-    """Fitting modules of all components; 0 where one of them is not this family's."""
-    total = 0
-    for name in components:
-        component = row.component(name)
-        modules = [module for module in component.modules.values() if module.diffusers not in FREE] if component else []
-        fitting = sum(shape_of(Target(ModuleKey(name, module.path))) == module.shapes["weight"] for module in modules)
-        if fitting < SHARE * len(modules) or not fitting:
-            return 0
+def part_of(component: Component) -> str:
+    """The first word of a component's keys in ComfyUI: ``diffusion_model``, ``t5xxl``."""
+    return component.host_prefix.partition(".")[0]
+
+
+def _fit(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> tuple[int, int]:
+    """Fitting modules of all parts, and less than 0 those that miss; (0, 0) where a part is not this family's."""
+    components = {part_of(component): component for component in row.components}
+    if not parts or not components.keys() >= set(parts):
+        return 0, 0
+    total = missing = 0
+    for component in map(components.__getitem__, parts):
+        modules = tuple(component.modules.values())
+        probes = modules[:: max(1, len(modules) // PROBES)]
+        if 2 * _fitting(component, probes, shapes) < len(probes):
+            return 0, 0
+        fitting = _fitting(component, modules, shapes)
+        if fitting < SHARE * len(modules):
+            return 0, 0
         total += fitting
-    return total
+        missing += len(modules) - fitting
+    return total, -missing
+
+
+def _fitting(component: Component, modules: Collection[Module], shapes: Mapping[str, Shape]) -> int:
+    """How many of the modules are there; one parameter of a module stands for all."""
+    prefix = component.host_prefix
+    return sum(
+        shapes.get(f"{prefix}{module.path}.{parameter}") == shape
+        for module in modules
+        for parameter, shape in (next(iter(module.shapes.items())),)
+    )

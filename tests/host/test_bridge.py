@@ -44,7 +44,7 @@ def stack(*entries, **blocks):
 def weights(family, *components):
     \"\"\"What the host's state dict of these parts of a model holds.\"\"\"
     found = {
-        bridge.host_key(core.Target(key, name)): torch.empty(shape, device="meta")
+        bridge.host_key(architectures.get(family), core.Target(key, name)): torch.empty(shape, device="meta")
         for key, module in architectures.get(family).walk() if key.component in components
         for name, shape in module.shapes.items()
     }
@@ -67,7 +67,7 @@ with torch.inference_mode():
     host = bridge.read_model(demo.model, demo.clip)
     said["architecture"] = host.architecture.name
     model, clip, binding = bridge.patched(host, THREE)
-    patches = {bridge.host_key(target): patch for target, patch in binding.patches.items()}
+    patches = {bridge.host_key(host.architecture, target): patch for target, patch in binding.patches.items()}
 
     # One patch a weight, on clones; what came in has none.
     said["patches"] = [len(model.patches) + len(clip.patcher.patches), len(patches)]

@@ -1,69 +1,94 @@
-"""The family of a loaded model: variants pass, relatives with the same names do not."""
+"""The family of a loaded model: variants are told apart, relatives with the same names are not mistaken."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
 from lora_core.architectures import ARCHITECTURES, Component, sd15, sdxl, unet
-from lora_core.architectures.recognise import recognise
-from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, ModuleKey, Shape, Target
+from lora_core.architectures.recognise import part_of, recognise
+from lora_core.types import DENOISER, Shape
 
-Shapes = dict[Target, Shape]
+Shapes = dict[str, Shape]
+MODEL = "diffusion_model"
+CONV_IN = "diffusion_model.input_blocks.0.0.weight"
 
 
 def shapes(component: Component) -> Shapes:
-    """What a model has that is this component."""
+    """What ComfyUI's state dict has of this component."""
     return {
-        Target(ModuleKey(component.name, path), name): shape
+        f"{component.host_prefix}{path}.{name}": shape
         for path, module in component.modules.items()
         for name, shape in module.shapes.items()
     }
 
 
-def model(family: str) -> Shapes:
-    return {key: shape for part in ARCHITECTURES.get(family).components for key, shape in shapes(part).items()}
+def model(family: str, parts: Collection[str] = ()) -> Shapes:
+    """A family's model, or those parts of it."""
+    components = ARCHITECTURES.get(family).components
+    chosen = [component for component in components if not parts or part_of(component) in parts]
+    return {key: shape for component in chosen for key, shape in shapes(component).items()}
 
 
-def family(found: Mapping[Target, Shape], *components: str) -> str | None:
-    row = recognise(found.get, components or {target.module.component for target in found})
+def family(found: Shapes, parts: Collection[str] = ()) -> str | None:
+    row = recognise(found, parts or {key.partition(".")[0] for key in found})
     return row and row.name
 
 
-def weight(path: str) -> Target:
-    return Target(ModuleKey(DENOISER, path))
+def same_shapes(one: str, other: str) -> bool:
+    """Whether the denoisers are alike to the last shape: Wan 2.1 and 2.2 for text to video, for example."""
+    return model(one, {MODEL}) == model(other, {MODEL})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES.names)
 def test_each_family_is_itself_whole_and_in_parts(name: str):
-    whole = model(name)
+    twins = [row.name for row in ARCHITECTURES if same_shapes(row.name, name)]
 
-    assert family(whole) == name
-    assert family(whole, DENOISER) == name
+    assert family(model(name)) in twins
+    assert family(model(name, {MODEL})) == twins[0]
 
 
 def test_text_encoders_alone_are_of_the_family_that_has_them_all():
     """The first encoder of SDXL is that of SD 1.5: alone it is taken for that, with the second one it is SDXL's."""
-    assert family(model("sdxl"), TEXT_ENCODER, TEXT_ENCODER_2) == "sdxl"
-    assert family(model("sd15"), TEXT_ENCODER) == "sd15"
-    assert family(model("loom_demo"), TEXT_ENCODER) == "loom_demo"
+    assert family(model("sdxl", {"clip_l", "clip_g"})) == "sdxl"
+    assert family(model("sd15", {"clip_l"})) == "sd15"
+    assert family(model("sd21", {"clip_h"})) == "sd21"
+    assert family(model("sdxl_refiner", {MODEL, "clip_g"})) == "sdxl_refiner"
 
 
-@pytest.mark.parametrize(("name", "channels"), [("sd15", 9), ("sd15", 8), ("sdxl", 9), ("sdxl", 8)])
-def test_variants_with_more_latent_channels_pass(name: str, channels: int):
-    found = model(name)
-    found[weight("input_blocks.0.0")] = (320, channels, 3, 3)
-
-    assert family(found) == name
+def test_an_encoder_of_the_same_name_and_another_width_is_another_one():
+    assert family(model("loom_demo", {"clip_l"})) == "loom_demo"
 
 
-def test_sd_21_is_not_sd_15():
-    """The same names; another width of the text condition, and linear projections."""
-    config = replace(sd15.UNET, context_dim=1024, linear_projection=True)
+@pytest.mark.parametrize(
+    ("base", "channels", "variant"),
+    [
+        ("sd15", 9, "sd15_inpaint"),
+        ("sd15", 8, "sd15_pix2pix"),
+        ("sdxl", 9, "sdxl_inpaint"),
+        ("sdxl", 8, "sdxl_pix2pix"),
+        ("sd21", 9, "sd21_inpaint"),
+        ("sd21", 5, "sd21_depth"),
+    ],
+)
+def test_variants_differ_in_the_latent_channels_alone(base: str, channels: int, variant: str):
+    found = model(base)
+    width = found[CONV_IN][0]
+    found[CONV_IN] = (width, channels, 3, 3)
 
-    assert family(shapes(unet.build(config))) is None
+    assert family(found) == variant
+    assert ARCHITECTURES.get(variant).family == base
+
+
+def test_a_variant_that_no_row_describes_is_of_its_family():
+    """SD 1.5 with thirteen channels; SD 2.1 unCLIP, which has a condition more."""
+    odd = model("sd15") | {CONV_IN: (320, 13, 3, 3)}
+    unclip = model("sd21") | {"diffusion_model.label_emb.0.0.weight": (1280, 2048)}
+
+    assert family(odd) == "sd15"
+    assert family(unclip) == "sd21"
 
 
 @pytest.mark.parametrize("config", [sd15.UNET, sdxl.UNET], ids=["sd15", "sdxl"])
@@ -71,24 +96,32 @@ def test_another_width_of_the_text_condition_alone_is_enough(config: unet.UNetCo
     assert family(shapes(unet.build(replace(config, context_dim=1280)))) is None
 
 
-def test_the_refiner_is_not_sdxl():
-    refiner = replace(sdxl.UNET, model_channels=384, channel_mult=(1, 2, 4, 4), depth=(0, 4, 4, 0), context_dim=1280)
-
-    assert family(shapes(unet.build(replace(refiner, middle_depth=4, label_dim=2560)))) is None
-
-
 def test_pruned_models_are_not_sdxl():
-    """As SSD-1B: the blocks that are left have other numbers than in SDXL, so its LoRAs would act in wrong places."""
-    assert family(shapes(unet.build(replace(sdxl.UNET, depth=(0, 2, 4), middle_depth=0)))) is None
+    """KOALA has SDXL's names; the blocks left have other numbers, so SDXL's LoRAs would act in wrong places."""
+    pruned = shapes(unet.build(replace(sdxl.UNET, depth=(0, 2, 5), middle_depth=5)))
+
+    assert family(pruned) != "sdxl"
 
 
-def test_components_of_different_families_and_of_none():
-    mixed = shapes(ARCHITECTURES.get("sd15").components[0]) | {
-        key: shape for key, shape in model("loom_demo").items() if key.module.component == TEXT_ENCODER
-    }
+def test_parts_of_different_families_and_of_none():
+    mixed = model("sd15", {MODEL}) | model("loom_demo", {"clip_l"})
 
     assert family(mixed) is None
-    assert family(mixed, DENOISER) == "sd15"
-    # FLUX: SDXL's first text encoder, and one that no family here has.
-    assert family(model("sdxl"), TEXT_ENCODER, "t5xxl") is None
-    assert family({}, DENOISER) is None
+    assert family(mixed, {MODEL}) == "sd15"
+    # An encoder that no family has makes the model unknown, whatever else fits.
+    assert family(model("sdxl", {"clip_l"}), {"clip_l", "clip_x"}) is None
+    assert family({}, {MODEL}) is None
+    assert recognise(model("sd15"), ()) is None
+
+
+def test_what_the_host_has_besides_does_not_matter():
+    """Buffers of the sampling, and encoders of which nothing is connected."""
+    found = model("sd15", {MODEL}) | {"model_sampling.sigmas": (1000,), "diffusion_model.extra.weight": (1,)}
+
+    assert family(found, {MODEL}) == "sd15"
+
+
+def test_the_denoiser_is_named_alike_in_all_families():
+    assert {
+        part_of(component) for row in ARCHITECTURES for component in row.components if component.name == DENOISER
+    } == {MODEL}
