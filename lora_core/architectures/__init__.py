@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from . import loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, z_image
+from . import loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, wan, z_image
 from .spec import Architecture, Component, Location, Module, Place
 
 ARCHITECTURES: Registry[Architecture] = Registry(
@@ -23,6 +23,13 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         qwen_image.LAYERED,
         z_image.ARCHITECTURE,
         lumina.ARCHITECTURE,
+        wan.T2V_14B,
+        wan.I2V_14B,
+        wan.I2V_A14B,
+        wan.VACE_14B,
+        wan.T2V_1_3B,
+        wan.VACE_1_3B,
+        wan.TI2V_5B,
         loom_demo.ARCHITECTURE,
     ),
 )
