@@ -19,6 +19,7 @@ from ..lora_core import Stack, Target
 from ..lora_core.adapters import Delta, Factors
 from ..lora_core.architectures import ARCHITECTURES, Architecture
 from ..lora_core.architectures.recognise import recognise
+from ..lora_core.architectures.spec import parameter_name
 from ..lora_core.errors import ConfigError
 from ..lora_core.patching import Binding, Patch, apply_patch, bind
 from ..lora_core.types import DENOISER, TEXT_ENCODERS, Shape
@@ -57,7 +58,7 @@ def host_key(architecture: Architecture, target: Target) -> str:
     """``Target(ModuleKey("denoiser", "out.2"), "weight")`` -> ``diffusion_model.out.2.weight``."""
     component = architecture.component(target.module.component)
     prefix = component.host_prefix if component else "?."
-    return f"{prefix}{target.module.path}.{target.parameter}"
+    return prefix + parameter_name(target.module.path, target.parameter)
 
 
 def read_model(model: Any, clip: Any) -> HostModel | None:

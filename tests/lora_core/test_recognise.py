@@ -9,6 +9,7 @@ import pytest
 
 from lora_core.architectures import ARCHITECTURES, Component, sd15, sdxl, unet
 from lora_core.architectures.recognise import part_of, recognise
+from lora_core.architectures.spec import parameter_name
 from lora_core.types import DENOISER, Shape
 
 Shapes = dict[str, Shape]
@@ -19,7 +20,7 @@ CONV_IN = "diffusion_model.input_blocks.0.0.weight"
 def shapes(component: Component) -> Shapes:
     """What ComfyUI's state dict has of this component."""
     return {
-        f"{component.host_prefix}{path}.{name}": shape
+        component.host_prefix + parameter_name(path, name): shape
         for path, module in component.modules.items()
         for name, shape in module.shapes.items()
     }

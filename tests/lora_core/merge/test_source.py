@@ -50,7 +50,7 @@ QUERY = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
 WHOLE = {
     "sd15__ldm": ("sd15", f"model.diffusion_model.{QUERY}.weight"),
     "sd15__ldm-nai": ("sd15", f"model.diffusion_model.{QUERY}.weight"),
-    "sd15-inpaint__ldm-unet": ("sd15", f"model.diffusion_model.{QUERY}.weight"),
+    "sd15-inpaint__ldm-unet": ("sd15_inpaint", f"model.diffusion_model.{QUERY}.weight"),
     "sd15__diffusers_unet": ("sd15", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"),
 }
 
