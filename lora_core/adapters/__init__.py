@@ -4,22 +4,31 @@ the order decides between equals."""
 from __future__ import annotations
 
 from ..registry import Registry
-from . import boft, diag_oft, dora, full, loha, lokr, lora, norm
-from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
+from . import boft, diag_oft, dora, full, glora, ia3, loha, lokr, lora, norm, replacement, split, wider
+from .base import AdapterType, AdditiveDelta, Delta, Factors, Group, LowRankDelta
 
 ADAPTER_TYPES: Registry[AdapterType] = Registry(
     "adapter type",
     (
         *dora.TYPES,
         lora.TYPE,
+        split.TYPE,
+        wider.TYPE,
+        wider.BFL_TYPE,
         loha.TYPE,
         lokr.TYPE,
+        glora.TYPE,
+        ia3.TYPE,
+        ia3.PEFT_TYPE,
         full.TYPE,
         full.BIAS_TYPE,
+        full.MODULATION_TYPE,
         norm.TYPE,
+        norm.BIAS_TYPE,
+        replacement.TYPE,
         diag_oft.TYPE,
         boft.TYPE,
     ),
 )
 
-__all__ = ["ADAPTER_TYPES", "AdapterType", "AdditiveDelta", "Delta", "Factors", "Group"]
+__all__ = ["ADAPTER_TYPES", "AdapterType", "AdditiveDelta", "Delta", "Factors", "Group", "LowRankDelta"]

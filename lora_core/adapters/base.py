@@ -59,6 +59,10 @@ class Delta(ABC):
         """The change as low-rank factors, for deltas that are additive and low-rank; None for others."""
         return None
 
+    def shape_after(self, shape: Shape) -> Shape:
+        """The shape of a changed weight of this shape: the same, but for changes that give the weight more inputs."""
+        return shape
+
     def rows(self, start: int, length: int) -> Delta | None:
         """The same change on rows (outputs) ``start`` to ``start + length`` alone, as a delta of a weight of so many
         rows: a file has q, k and v in one matrix and the model in three. None where rows do not change apart."""
@@ -80,6 +84,24 @@ class AdditiveDelta(Delta):
 
     def rows(self, start: int, length: int) -> Delta:
         return _Rows(self, start, length)
+
+
+class LowRankDelta(AdditiveDelta):
+    """An additive change that is a product of two factors."""
+
+    @abstractmethod
+    def factors(self, device: torch.device | str = "cpu") -> Factors:
+        """up (out, rank) and down (rank, in * kernel area)."""
+
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        up, down, scale = self.factors(device)
+        return (up.to(dtype) @ down.to(dtype)).mul_(scale)
+
+    def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        """As one product, which rounds once."""
+        up, down, scale = self.factors(weight.device)
+        flat = weight.flatten(1)
+        return torch.addmm(flat, up.to(flat.dtype), down.to(flat.dtype), alpha=strength * scale).reshape(weight.shape)
 
 
 class _Rows(AdditiveDelta):

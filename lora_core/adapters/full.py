@@ -1,8 +1,9 @@
-"""Full differences: ``W' = W + strength * diff``, for weights (``diff``) and biases (``diff_b``).
+"""Full differences: ``W' = W + strength * diff``, for weights (``diff``), biases (``diff_b``) and bare parameters.
 
-LyCORIS's ``full`` and the extracts of several tools. A difference may be stored flattened, whole or from dimension
-1 on, and with or without dimensions of size 1; it is given the weight's shape. Any other shape of as many numbers,
-a transposed one above all, would put them in the wrong places and is refused.
+LyCORIS's ``full`` and the extracts of several tools. ``diff_m`` (lightx2v's and Kijai's extracts) is of Wan's blocks,
+which hold a parameter ``modulation`` of their own. A difference may be stored flattened, whole or from dimension 1 on,
+and with or without dimensions of size 1; it is given the weight's shape. Any other shape of as many numbers, a
+transposed one above all, would put them in the wrong places and is refused.
 """
 
 from __future__ import annotations
@@ -18,25 +19,39 @@ from .base import AdapterType, AdditiveDelta, Delta, Group
 
 
 class FullDelta(AdditiveDelta):
-    """A stored difference of a whole parameter."""
+    """A stored difference of a whole parameter.
+
+    Args:
+        difference: of as many numbers as the parameter, in its order.
+        shape: of the parameter.
+    """
 
     type = "full"
 
-    def __init__(self, difference: TensorRef) -> None:
-        self.stored = difference
+    def __init__(self, difference: TensorRef, shape: Shape) -> None:
+        self.stored, self.shape = difference, shape
         self.tensors = (difference,)
 
     def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
-        return self.stored.load(device, dtype)
+        return self.stored.load(device, dtype).reshape(self.shape)
 
 
-def difference(group: Group, role: str, parameter: str) -> FullDelta:
-    """The delta of a stored difference, checked against the parameter; norms use it too."""
+def differences(group: Group, parameters: Mapping[str, str]) -> Mapping[str, Delta]:
+    """The deltas of stored differences, role -> parameter, for those roles that the group has; norms use it too."""
+    return {
+        parameter: FullDelta(*stored(group, role, parameter))
+        for role, parameter in parameters.items()
+        if role in group.roles
+    }
+
+
+def stored(group: Group, role: str, parameter: str) -> tuple[TensorRef, Shape]:
+    """A role that has the numbers of a whole parameter, and that parameter's shape."""
     ref = group.roles[role]
     expected = group.shapes.get(parameter)
     if expected is None or not _same_order(ref.shape, expected):
         raise group.misfit(role, expected or f"no {parameter} in this module")
-    return FullDelta(ref)
+    return ref, expected
 
 
 def _same_order(stored: Shape, expected: Shape) -> bool:
@@ -52,9 +67,16 @@ def _long(shape: Shape) -> Shape:
 
 def build(group: Group) -> Mapping[str, Delta]:
     """Deltas of weight and bias, whichever the file has."""
-    roles = {"diff": "weight", "diff_b": "bias"}
-    return {parameter: difference(group, role, parameter) for role, parameter in roles.items() if role in group.roles}
+    return differences(group, {"diff": "weight", "diff_b": "bias"})
+
+
+def build_modulation(group: Group) -> Mapping[str, Delta]:
+    """The delta of a block's own parameter."""
+    return differences(group, {"diff_m": "modulation"})
 
 
 TYPE = AdapterType("full", "full difference", frozenset({"diff"}), frozenset({"diff_b"}), build)
 BIAS_TYPE = AdapterType("bias", "bias difference", frozenset({"diff_b"}), frozenset(), build)
+MODULATION_TYPE = AdapterType(
+    "modulation", "modulation difference", frozenset({"diff_m"}), frozenset(), build_modulation
+)

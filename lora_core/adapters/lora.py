@@ -2,7 +2,10 @@
 
 LoRA is Hu et al. 2021 (arXiv 2106.09685); convolutions and the Tucker form (``mid``) are LyCORIS's LoCon:
 ``dW[o, i, x, y] = up[o, r] mid[r, s, x, y] down[s, i]``. Stored shapes: down (rank, in) or (rank, in, k, k),
-up (out, rank) or (out, rank, 1, 1), mid (rank, rank, k, k).
+up (out, rank) or (out, rank, 1, 1), mid (rank, rank, k, k). An up factor may have a bias (PEFT's ``lora_bias``, BFL's
+control LoRAs), which is added to the module's own: ``db = strength * (alpha / rank) * up_bias``.
+
+DyLoRA (LyCORIS, kohya) saves the same: its blocks of ranks are joined when it writes.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from math import prod
 import torch
 
 from ..io import TensorRef
-from .base import AdapterType, AdditiveDelta, Delta, Factors, Group
+from ..types import Shape
+from .base import AdapterType, AdditiveDelta, Delta, Factors, Group, LowRankDelta
+from .full import stored
 
 
-class LoraDelta(AdditiveDelta):
+class LoraDelta(LowRankDelta):
     """An additive low-rank change of a linear or convolution weight.
 
     Args:
@@ -33,34 +38,45 @@ class LoraDelta(AdditiveDelta):
         self.scale = scale
 
     def factors(self, device: torch.device | str = "cpu") -> Factors:
-        """up (out, rank) and down (rank, in * kernel area)."""
         up = self.up.load(device).flatten(1)
         down = self.down.load(device)
         if self.mid is not None:
             # mid times down is the down factor of an ordinary LoCon; float32, it is a product.
             mid = self.mid.load(device, torch.float32)
-            down = torch.einsum("rsxy,si->rixy", mid, down.flatten(1).to(torch.float32))
+            down = torch.einsum("rs...,si->ri...", mid, down.flatten(1).to(torch.float32))
         return Factors(up, down.flatten(1), self.scale)
 
-    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
-        up, down, scale = self.factors(device)
-        return (up.to(dtype) @ down.to(dtype)).mul_(scale)
 
-    def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        """As one product, which rounds once."""
-        up, down, scale = self.factors(weight.device)
-        flat = weight.flatten(1)
-        return torch.addmm(flat, up.to(flat.dtype), down.to(flat.dtype), alpha=strength * scale).reshape(weight.shape)
+class ScaledDelta(AdditiveDelta):
+    """A stored difference times a scale: the bias of an up factor."""
+
+    type = "lora"
+
+    def __init__(self, difference: TensorRef, shape: Shape, scale: float) -> None:
+        self.stored, self.shape, self.scale = difference, shape, scale
+        self.tensors = (difference,)
+
+    def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        return self.stored.load(device, dtype).reshape(self.shape) * self.scale
 
 
 def build(group: Group) -> Mapping[str, Delta]:
-    """The weight's delta from the roles down, up and perhaps mid."""
-    return {"weight": build_weight(group)}
+    """The weight's delta from the roles down, up and perhaps mid; the bias's where up has one."""
+    return with_bias(group, build_weight(group))
+
+
+def with_bias(group: Group, weight: LoraDelta) -> Mapping[str, Delta]:
+    """The weight's delta, and the bias's with the same scale where there is one."""
+    if "up_bias" not in group.roles:
+        return {"weight": weight}
+    return {"weight": weight, "bias": ScaledDelta(*stored(group, "up_bias", "bias"), weight.scale)}
 
 
 def build_weight(group: Group) -> LoraDelta:
-    """Check the factors against the module and wrap them; DoRA uses it too."""
-    up, down, mid = group.roles["up"], group.roles["down"], group.roles.get("mid")
+    """Check the factors against the module and wrap them."""
+    up, down, mid = (group.roles.get(role) for role in ("up", "down", "mid"))
+    assert up is not None
+    assert down is not None
     if len(group.weight) < 2:
         raise group.misfit("down", "no factors: the weight is a vector")
     out, inner = group.weight[0], group.weight[1:]
@@ -82,4 +98,4 @@ def build_weight(group: Group) -> LoraDelta:
     return LoraDelta(up, down, mid, group.scale_of(rank))
 
 
-TYPE = AdapterType("lora", "LoRA / LoCon", frozenset({"down", "up"}), frozenset({"mid"}), build)
+TYPE = AdapterType("lora", "LoRA / LoCon", frozenset({"down", "up"}), frozenset({"mid", "up_bias"}), build)
