@@ -25,7 +25,7 @@ from .errors import (
 )
 from .fitting import Fit, Groups, fit, group_keys
 from .formats import FORMATS, Format
-from .io import TensorFile, TensorSource
+from .io import TensorSource, open_tensors, state_of
 from .stack import Adapter
 from .types import MappingReport
 
@@ -39,7 +39,7 @@ def load_adapter(
     """Read a LoRA file.
 
     Args:
-        path: a safetensors file.
+        path: a safetensors file, a pickle of tensors, or the folder of one (PEFT's, diffusers').
         architecture: name in ``ARCHITECTURES`` to map onto; found from names and shapes when None.
         prefer: architecture that wins where several fit equally well, the model's own.
         strict: raise when a tensor is left over without a reason.
@@ -50,17 +50,16 @@ def load_adapter(
         WrongBaseError: ``architecture`` is given and none of the modules fit it.
         UnmappedKeysError: ``strict`` and something is left over.
     """
-    state = os.stat(path)
-    adapter = _load(os.path.realpath(path), state.st_mtime_ns, state.st_size, architecture, prefer)
+    adapter = _load(os.path.realpath(path), state_of(path), architecture, prefer)
     if strict:
         require_complete(adapter.report)
     return adapter
 
 
 @lru_cache(maxsize=128)
-def _load(path: str, mtime: int, size: int, architecture: str | None, prefer: str | None) -> Adapter:
-    adapter = map_source(TensorFile(path), architecture, prefer)
-    return replace(adapter, digest=f"{path}|{mtime}|{size}|{adapter.architecture}")
+def _load(path: str, state: str, architecture: str | None, prefer: str | None) -> Adapter:
+    adapter = map_source(open_tensors(path), architecture, prefer)
+    return replace(adapter, digest=f"{path}|{state}|{adapter.architecture}")
 
 
 def require_complete(report: MappingReport) -> None:

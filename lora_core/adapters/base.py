@@ -132,6 +132,7 @@ class Group(NamedTuple):
         shapes: parameter -> shape in the model (of the slice, where the module is one).
         alpha: value, None where the file gives none.
         scale: alpha / rank where the file states it outside its tensors (PEFT's configuration); it then decides.
+        settings: PEFT's configuration, where the file comes with one.
     """
 
     file: str
@@ -140,6 +141,7 @@ class Group(NamedTuple):
     shapes: Mapping[str, Shape]
     alpha: float | None
     scale: float | None = None
+    settings: Mapping[str, object] | None = None
 
     @property
     def weight(self) -> Shape:

@@ -1,6 +1,7 @@
 """Tensor files: header-only reading, atomic streaming writing, dtypes, hashes."""
 
 from .hashes import FileHashes, file_hashes
+from .opening import open_tensors, state_of, tensors_path
 from .tensor_file import TensorFile
 from .tensor_ref import TensorDict, TensorRef, TensorSource
 from .writer import Entry, stream_safetensors
@@ -13,5 +14,8 @@ __all__ = [
     "TensorRef",
     "TensorSource",
     "file_hashes",
+    "open_tensors",
+    "state_of",
     "stream_safetensors",
+    "tensors_path",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CorruptFileError
+from .changed import CHANGED, check_unchanged, identity
 from .dtypes import TORCH_DTYPES
 from .header import read_header
 from .tensor_ref import TensorRef, TensorSource
@@ -43,7 +44,7 @@ class TensorFile(TensorSource):
             size = state.st_size
             header = read_header(handle, size, label)
             self._map = _private_map(handle.fileno())
-        self._state = _identity(state)
+        self._state = identity(state)
         self.data_start = 8 + header.length
         self.size = size
         refs = {
@@ -84,17 +85,12 @@ class TensorFile(TensorSource):
     def _check_unchanged(self) -> None:
         """Refuse to read a file that was written over in place.
 
-        Its bytes would be another file's, and to read a map behind the end of its file kills the process. A file
-        that was replaced or deleted stays as it was for those who have it open. (Whoever cuts a file off between
-        this look and the reading still kills the process: only a copy could prevent that.)
+        Its bytes would be another file's, and to read a map behind the end of its file kills the process. (Whoever
+        cuts a file off between this look and the reading still does: only a copy could prevent that.)
         """
-        short = self._map.size() < self.size
-        try:
-            state = os.stat(self.path)
-        except OSError:
-            state = None
-        if short or (state is not None and _rewritten(self._state, _identity(state))):
-            raise CorruptFileError(self.label, _CHANGED, "Load it again when nothing writes to it.")
+        if self._map.size() < self.size:
+            raise CorruptFileError(self.label, CHANGED, "Load it again when nothing writes to it.")
+        check_unchanged(self.path, self._state, self.label)
 
     def reopen(self) -> FileIO:
         """The file as an unbuffered stream of bytes, for copying ranges of it; the caller closes it.
@@ -103,9 +99,9 @@ class TensorFile(TensorSource):
             CorruptFileError: another file lies there now.
         """
         handle = FileIO(str(self.path), "r")
-        if _identity(os.fstat(handle.fileno())) != self._state:
+        if identity(os.fstat(handle.fileno())) != self._state:
             handle.close()
-            raise CorruptFileError(self.label, _CHANGED, "Run again when nothing writes to it.")
+            raise CorruptFileError(self.label, CHANGED, "Run again when nothing writes to it.")
         return handle
 
     def __enter__(self) -> TensorFile:
@@ -118,7 +114,6 @@ class TensorFile(TensorSource):
         return f"TensorFile({self.label!r}, {len(self)} tensors)"
 
 
-_CHANGED = "changed since it was opened"
 _X86_AND_ARM = frozenset({"x86_64", "i686", "aarch64", "armv7l"})
 
 
@@ -132,12 +127,3 @@ def _private_map(descriptor: int) -> mmap.mmap:
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
     no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if platform.machine() in _X86_AND_ARM else 0)
     return mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _rewritten(before: tuple[int, int, int, int], now: tuple[int, int, int, int]) -> bool:
-    """Still the same file, with another size or time."""
-    return before[:2] == now[:2] and before[2:] != now[2:]

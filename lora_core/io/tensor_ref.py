@@ -60,11 +60,15 @@ class TensorSource(Mapping[str, TensorRef]):
     Attributes:
         label: name for reports and errors, without folders of the machine.
         metadata: key -> text.
+        notes: what else is in it and is left out, for the user.
     """
 
-    def __init__(self, label: str, metadata: Mapping[str, str], refs: Mapping[str, TensorRef]) -> None:
+    def __init__(
+        self, label: str, metadata: Mapping[str, str], refs: Mapping[str, TensorRef], notes: tuple[str, ...] = ()
+    ) -> None:
         self.label = label
         self.metadata = dict(metadata)
+        self.notes = notes
         self._refs = refs
 
     @abstractmethod
