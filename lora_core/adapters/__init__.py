@@ -4,7 +4,25 @@ the order decides between equals."""
 from __future__ import annotations
 
 from ..registry import Registry
-from . import boft, diag_oft, dora, full, glora, ia3, loha, lokr, lora, norm, replacement, split, wider
+from . import (
+    boft,
+    diag_oft,
+    dora,
+    full,
+    glora,
+    ia3,
+    kohya_oft,
+    loha,
+    lokr,
+    lora,
+    norm,
+    oft2,
+    oft_diag,
+    peft_oft,
+    replacement,
+    split,
+    wider,
+)
 from .base import AdapterType, AdditiveDelta, Delta, Factors, Group, LowRankDelta
 
 ADAPTER_TYPES: Registry[AdapterType] = Registry(
@@ -28,6 +46,11 @@ ADAPTER_TYPES: Registry[AdapterType] = Registry(
         replacement.TYPE,
         diag_oft.TYPE,
         boft.TYPE,
+        oft_diag.TYPE,
+        kohya_oft.TYPE,
+        oft2.TYPE,
+        peft_oft.TYPE,
+        peft_oft.OLD_TYPE,
     ),
 )
 

@@ -11,7 +11,7 @@ something else at fractions, the type's file says so.)
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -37,6 +37,22 @@ class RotationDelta(Delta):
         return _Rows(self, start, length) if self.apart(start) and self.apart(start + length) else None
 
 
+class InputRotationDelta(RotationDelta):
+    """A rotation of inputs in blocks: the weight, flattened from dimension 1 on, is multiplied from the right."""
+
+    @abstractmethod
+    def rotation(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+        """(blocks, b, b), what each block of inputs is multiplied with; one block is for all."""
+
+    def rotate(self, weight: torch.Tensor, start: int = 0) -> torch.Tensor:
+        rotation = self.rotation(weight.device, weight.dtype)
+        blocks = weight.reshape(weight.shape[0], -1, rotation.shape[-1]).transpose(0, 1)
+        return (blocks @ rotation).transpose(0, 1).reshape(weight.shape)
+
+    def apart(self, row: int) -> bool:
+        return True
+
+
 class _Rows(RotationDelta):
     """Some rows of a rotation."""
 
@@ -54,7 +70,7 @@ class _Rows(RotationDelta):
 def skew(blocks: torch.Tensor, limit: float = 0.0) -> torch.Tensor:
     """``X - X^T`` of each block; its norm over all blocks is made ``limit`` where it is larger. 0 is no limit."""
     made = blocks - blocks.mT
-    if limit <= 0:
+    if not limit > 0:
         return made
     norm = made.square().sum().sqrt() + 1e-8  # LyCORIS's, which keeps zero blocks from dividing by zero
     return made * torch.clamp(limit / norm, max=1.0)
@@ -63,7 +79,7 @@ def skew(blocks: torch.Tensor, limit: float = 0.0) -> torch.Tensor:
 def cayley(skewed: torch.Tensor) -> torch.Tensor:
     """``(I + Q) (I - Q)^-1`` of each block. The two commute, so it is one solution instead of an inverse."""
     one = torch.eye(skewed.shape[-1], device=skewed.device, dtype=skewed.dtype)
-    solved: Any = torch.linalg.solve(one - skewed, one + skewed)  # pyright: ignore[reportUnknownMemberType]
+    solved = torch.linalg.solve(one - skewed, one + skewed)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return cast("torch.Tensor", solved)
 
 
