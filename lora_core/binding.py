@@ -50,6 +50,14 @@ class Patch:
     shape: Shape
     parts: tuple[PatchPart, ...]
 
+    @property
+    def result(self) -> Shape:
+        """Shape of the patched parameter: the same, but where a delta gives a layer more inputs."""
+        shape = self.shape
+        for part in self.parts:
+            shape = part.delta.shape_after(shape)
+        return shape
+
 
 @dataclass(frozen=True, slots=True)
 class BindReport:
@@ -144,7 +152,7 @@ def _bind_entry(
             absent.setdefault(module.component, set()).add(place)
         elif shape is None:
             missing[".".join(module)] = f"the model has no {target.parameter} of this name"
-        elif misfit := _misfit(target, shape, made_for.shape(target)):
+        elif misfit := _misfit(target, shape, made_for.shape(target), delta):
             misfits.append(misfit)
             fault = True
         elif strength := strengths.of(module.component, made_for.block(module)):
@@ -161,8 +169,10 @@ def _bind_entry(
     )
 
 
-def _misfit(target: Target, shape: Shape, made_for: Shape | None) -> Misfit | None:
+def _misfit(target: Target, shape: Shape, made_for: Shape | None, delta: Delta) -> Misfit | None:
     """The model's parameter against the shape that the delta was checked against when its file was mapped."""
+    if made_for is not None and tuple(shape) == delta.shape_after(made_for) != made_for:
+        return None  # the model has the inputs already that this delta brings
     key = f"{'.'.join(target.module)}.{target.parameter}"
     if target.slice is not None:
         dim, start, length = target.slice

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import ceil
 from typing import TypeAlias, TypeVar
@@ -123,12 +123,14 @@ def apply_patch(
 
     Computes in float32 (in float64 for a float64 weight, so that nothing of it is lost) and rounds once.
 
+    The result has the shape ``patch.result``.
+
     Raises:
         ShapeMismatchError: the weight is not the one that was bound.
         ConfigError: the weight is stored as integers.
     """
     _check(weight, patch)
-    weight = weight.to(device or weight.device)
+    weight, patch = _widened(weight.to(device or weight.device), patch)
     steps = fuse(patch, weight.device)
     result = torch.empty(weight.shape, dtype=dtype or weight.dtype, device=weight.device)
     match steps:
@@ -149,6 +151,20 @@ def _check(weight: torch.Tensor, patch: Patch) -> None:
     if weight.dtype not in FLOATS:
         fault = f"a weight of {weight.dtype} cannot be patched; load the model as fp32, fp16, bf16 or fp8"
         raise ConfigError(name, [fault])
+
+
+def _widened(weight: torch.Tensor, patch: Patch) -> tuple[torch.Tensor, Patch]:
+    """The weight with the inputs that a part brings, at first zero; the parts without them keep to the others."""
+    if patch.result == patch.shape:
+        return weight, patch
+    wide = torch.zeros(patch.result, dtype=weight.dtype, device=weight.device)
+    wide[:, : weight.shape[1]] = weight
+    widths = [part.delta.shape_after(patch.shape)[1] for part in patch.parts]
+    parts = [
+        part if width == wide.shape[1] else replace(part, slice=Slice(1, 0, width))
+        for part, width in zip(patch.parts, widths, strict=True)
+    ]
+    return wide, replace(patch, shape=patch.result, parts=tuple(parts))
 
 
 @torch.no_grad()

@@ -148,6 +148,11 @@ class Group(NamedTuple):
         """Shape of the module's weight; () where the module has none (a bare parameter)."""
         return self.shapes.get("weight", ())
 
+    @property
+    def main(self) -> str:
+        """The parameter that files call the weight: ``scale`` of norms that the model's checkpoint names so (Flux)."""
+        return "scale" if "scale" in self.shapes and "weight" not in self.shapes else "weight"
+
     def scale_of(self, rank: int) -> float:
         """alpha / rank; without an alpha, 1."""
         if self.scale is not None:

@@ -67,7 +67,7 @@ def _long(shape: Shape) -> Shape:
 
 def build(group: Group) -> Mapping[str, Delta]:
     """Deltas of weight and bias, whichever the file has."""
-    return differences(group, {"diff": "weight", "diff_b": "bias"})
+    return differences(group, {"diff": group.main, "diff_b": "bias"})
 
 
 def build_modulation(group: Group) -> Mapping[str, Delta]:

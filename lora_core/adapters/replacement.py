@@ -37,7 +37,7 @@ class ReplacementDelta(Delta):
 
 def build(group: Group) -> Mapping[str, Delta]:
     """The weight's delta."""
-    return {"weight": ReplacementDelta(*stored(group, "set_weight", "weight"))}
+    return {group.main: ReplacementDelta(*stored(group, "set_weight", group.main))}
 
 
 TYPE = AdapterType("replacement", "new value", frozenset({"set_weight"}), frozenset(), build)

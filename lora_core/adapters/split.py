@@ -25,11 +25,11 @@ class SplitDelta(LowRankDelta):
     def __init__(self, ups: Sequence[TensorRef], downs: Sequence[TensorRef], scale: float) -> None:
         self.ups, self.downs, self.scale = tuple(ups), tuple(downs), scale
         self.tensors = (*self.downs, *self.ups)
-        self.rank: int = sum(down.shape[0] for down in downs)
+        self.rank = sum(down.shape[0] for down in downs)
 
     def factors(self, device: torch.device | str = "cpu") -> Factors:
         ups = [up.load(device).flatten(1) for up in self.ups]
-        up = ups[0].new_zeros(sum(block.shape[0] for block in ups), self.rank)
+        up = ups[0].new_zeros(sum(block.shape[0] for block in ups), sum(block.shape[1] for block in ups))
         row = column = 0
         for block in ups:
             up[row : row + block.shape[0], column : column + block.shape[1]] = block
