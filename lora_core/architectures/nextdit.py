@@ -15,6 +15,7 @@ from .spec import Component, Location, Module, linear
 
 # Diffusers splits qkv; the order of the rows is its converters' for both families.
 QKV = "attention.qkv"
+OUT = "attention.out"
 PROJECTIONS = ("to_q", "to_k", "to_v")
 FUSED = "to_qkv"  # diffusers' own fused name, after fuse_qkv_projections
 
@@ -82,6 +83,8 @@ def build(config: NextDiTConfig) -> Component:
                 modules[f"{stem}.{path}"] = Module(f"{stem}.{path}", shapes, diffusers, block)
             for name, rows in _split(config):
                 aliases[f"{stem}.{config.attention}.{name}"] = Location(f"{stem}.{QKV}", rows)
+            # Files exist that mix both families of names.
+            aliases |= {path: Location(path) for path in (f"{stem}.{QKV}", f"{stem}.{OUT}")}
     return Component(
         name=DENOISER,
         modules=modules,
@@ -119,7 +122,7 @@ def _block(config: NextDiTConfig, *, modulated: bool) -> Iterator[tuple[str, Map
     """Modules of one block; the text refiner has no modulation."""
     width, head = config.width, config.width // config.heads
     yield QKV, linear(sum(config.qkv), width, bias=False)
-    yield "attention.out", linear(width, width, bias=False)
+    yield OUT, linear(width, width, bias=False)
     yield "attention.q_norm", {"weight": (head,)}
     yield "attention.k_norm", {"weight": (head,)}
     yield "feed_forward.w1", linear(config.mlp, width, bias=False)
