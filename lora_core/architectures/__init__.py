@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from . import loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, wan, z_image
+from . import chroma, flux, flux2, loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, wan, z_image
 from .spec import Architecture, Component, Location, Module, Place
 
 ARCHITECTURES: Registry[Architecture] = Registry(
@@ -11,6 +11,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     (
         sd15.ARCHITECTURE,
         sdxl.ARCHITECTURE,
+        flux.ARCHITECTURE,
         sd21.ARCHITECTURE,
         sd15.INPAINT,
         sd15.PIX2PIX,
@@ -23,6 +24,13 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         qwen_image.LAYERED,
         z_image.ARCHITECTURE,
         lumina.ARCHITECTURE,
+        flux.SCHNELL,
+        flux.CONTROL,
+        flux.FILL,
+        chroma.ARCHITECTURE,
+        flux2.ARCHITECTURE,
+        flux2.FLUX2_KLEIN_4B,
+        flux2.FLUX2_KLEIN_9B,
         wan.T2V_14B,
         wan.I2V_14B,
         wan.I2V_A14B,

@@ -6,9 +6,10 @@ Nothing here computes with tensors. A row of ``ARCHITECTURES`` is an ``Architect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..types import ModuleKey, Shape, Slice, Target
@@ -27,12 +28,14 @@ class Module:
         diffusers: the module's path in diffusers (text encoders: transformers); equal to ``path`` where
             both agree, "" where diffusers has no one module for it (``Component.aliases`` then has its rows).
         block: name of the block that block weights address, ``"base"`` outside blocks.
+        also: parameter -> its other names: the ``scale`` of a norm is ``weight`` in diffusers and in ComfyUI.
     """
 
     path: str
     shapes: Mapping[str, Shape]
     diffusers: str
     block: str = BASE_BLOCK
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 class Place(NamedTuple):
@@ -206,6 +209,20 @@ class Architecture:
 def parameter_name(path: str, parameter: str) -> str:
     """``"blocks.0" + "weight"``; the model's own parameters have the path ``""``."""
     return f"{path}.{parameter}" if path else parameter
+
+
+def rows_of(path: str, names: Sequence[str], lengths: Sequence[int]) -> dict[str, Location]:
+    """Names of a fused module's parts, one below the other: ``("to_q", "to_k")`` with ``(64, 64)``."""
+    starts = accumulate(lengths, initial=0)
+    return {
+        name: Location(path, Slice(0, start, length))
+        for name, start, length in zip(names, starts, lengths, strict=False)
+    }
+
+
+def swapped(path: str, half: int) -> Location:
+    """Both halves the other way round: diffusers' last norms have (scale, shift) where others have (shift, scale)."""
+    return Location(path, Slice(0, half, half), (Location(path, Slice(0, 0, half)),))
 
 
 def sliced_shape(shape: Shape, part: Slice) -> Shape:
