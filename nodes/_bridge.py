@@ -160,6 +160,11 @@ class LoomAdapter(WeightAdapterBase):
         factors = [part.delta.factors() for part in patch.parts]
         return cls(set(), (patch, tuple(found and tuple(found) for found in factors)))
 
+    def calculate_shape(self, key: str) -> Shape | None:
+        """The weight's shape afterwards where it is another (the host then patches it when it loads), else None."""
+        patch, _ = self.weights
+        return None if patch.result == patch.shape else patch.result
+
     def calculate_weight(
         self,
         weight: torch.Tensor,
@@ -198,3 +203,6 @@ class _Held(Delta):
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
         return self._delta.apply(weight, strength)
+
+    def shape_after(self, shape: Shape) -> Shape:
+        return self._delta.shape_after(shape)
