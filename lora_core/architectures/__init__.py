@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from . import chroma, flux, flux2, loom_demo, lumina, qwen_image, refiner, sd15, sd21, sdxl, wan, z_image
+from . import (
+    animatediff,
+    cascade,
+    chroma,
+    flux,
+    flux2,
+    loom_demo,
+    lumina,
+    qwen_image,
+    refiner,
+    sd15,
+    sd21,
+    sdxl,
+    wan,
+    z_image,
+)
 from .spec import Architecture, Component, Location, Module, Place
 
 ARCHITECTURES: Registry[Architecture] = Registry(
@@ -20,6 +35,9 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         refiner.ARCHITECTURE,
         sd21.INPAINT,
         sd21.DEPTH,
+        cascade.ARCHITECTURE,
+        cascade.B,
+        animatediff.ARCHITECTURE,
         qwen_image.ARCHITECTURE,
         qwen_image.LAYERED,
         z_image.ARCHITECTURE,

@@ -52,6 +52,8 @@ REAL = (
     Real("sdxl", "sdxl__sgm"),
     Real("sdxl_inpaint", "sdxl-inpaint__sgm-unet", components=UNET),
     Real("sdxl_refiner", "sdxl-refiner__sgm"),
+    Real("cascade_c", "cascade-stage-c__native", prefix="", components=UNET),
+    Real("cascade_b", "cascade-stage-b__native", prefix="", components=UNET),
 )
 # Not modules: buffers and constants that checkpoints carry along.
 NO_MODULE = ("position_ids", "logit_scale", "edm_vpred.", "v_pred", "ztsnr", "alphas", "betas", "posterior_", "sqrt_")
