@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from ..types import Shape
 from . import ARCHITECTURES
-from .spec import Architecture, Component, Module, parameter_name
+from .spec import Architecture, Component, Module
 
 # The projections of the text condition are 8 % of the modules of SD 1.5, and more of the others, so a model with
 # another width of it (SD 2.1) stays below; a variant may have a few layers of another size.
@@ -64,7 +64,7 @@ def _fitting(component: Component, modules: Collection[Module], shapes: Mapping[
     """How many of the modules are there; one parameter of a module stands for all."""
     prefix = component.host_prefix
     return sum(
-        shapes.get(prefix + parameter_name(module.path, parameter)) == shape
+        any(shapes.get(prefix + key) == shape for key in module.keys(parameter))
         for module in modules
         for parameter, shape in (next(iter(module.shapes.items())),)
     )

@@ -37,6 +37,10 @@ class Module:
     block: str = BASE_BLOCK
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
+    def keys(self, parameter: str) -> tuple[str, ...]:
+        """Names of a parameter without a prefix, ours first."""
+        return tuple(parameter_name(self.path, name) for name in (parameter, *self.also.get(parameter, ())))
+
 
 class Place(NamedTuple):
     """Where a parameter lies in a checkpoint: key, slice of it, and whether it is stored transposed."""

@@ -12,6 +12,7 @@ import torch
 
 import inventories
 from lora_core.architectures import Architecture, Component, Location, chroma, flux, flux2, streams
+from lora_core.architectures.recognise import recognise
 from lora_core.architectures.spec import parameter_name
 from lora_core.types import DENOISER, Shape
 
@@ -190,3 +191,11 @@ def test_blocks():
         *(f"single{index:02d}" for index in range(38)),
     )
     assert len(flux2.ARCHITECTURE.blocks) == 1 + 8 + 48
+
+
+def test_a_loaded_model_is_recognised_though_the_host_calls_a_norms_scale_weight(keys: Path):
+    """ComfyUI renames ``.scale`` as it loads a file, since norms are of PyTorch's own class there."""
+    found = {f"diffusion_model.{key}": shape for key, shape in stored(keys, "flux2-klein-9b__native").items()}
+
+    assert "diffusion_model.single_blocks.0.norm.key_norm.weight" in found
+    assert recognise(found, {"diffusion_model"}) is flux2.FLUX2_KLEIN_9B
