@@ -7,11 +7,12 @@ architecture says the name stands for, in that order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from lora_core.architectures import Component, Location
+from lora_core.architectures.spec import parameter_name
 
 Rows = dict[str, torch.Tensor]
 
@@ -23,7 +24,7 @@ def numbered(component: Component) -> Rows:
     for path, module in component.modules.items():
         for parameter, shape in module.shapes.items():
             rows = torch.arange(start, start + shape[0])
-            numbers[f"{path}.{parameter}" if path else parameter] = rows if len(shape) == 1 else rows[:, None]
+            numbers[parameter_name(path, parameter)] = rows if len(shape) == 1 else rows[:, None]
             start += shape[0]
     return numbers
 
@@ -31,9 +32,8 @@ def numbered(component: Component) -> Rows:
 def check(
     component: Component,
     convert: Callable[[Rows], Rows],
-    inventory: Mapping[str, list[int]],
+    inventory: Mapping[str, Sequence[int]],
     *,
-    renamed: Mapping[str, str] | None = None,
     original: Callable[[str], str] = str,
 ) -> None:
     """Every tensor of diffusers' model has a name here, stands for the right rows, and nothing of ours is left out.
@@ -41,38 +41,44 @@ def check(
     Args:
         convert: diffusers' function from a checkpoint to its model.
         inventory: names and shapes of diffusers' model.
-        renamed: diffusers key -> our ``path.parameter``, for parameters that have another name there.
         original: our key -> the name that ``convert`` expects, where that is not the same.
     """
-    renamed = renamed or {}
     numbers = numbered(component)
-    converted = convert({original(key): rows.clone() for key, rows in numbers.items()})
-    assert {key: rows.shape[0] for key, rows in converted.items()} == {
-        key: shape[0] for key, shape in inventory.items()
-    }
+    made = convert({original(key): rows.clone() for key, rows in numbers.items()})
+    assert made.keys() == inventory.keys()
     reached: set[int] = set()
-    for key, rows in converted.items():
+    for key, rows in made.items():
         path, _, parameter = key.rpartition(".")
-        if key in renamed:
-            expected, full = numbers[renamed[key]], inventory[key]
-        else:
+        if path in component.diffusers:
             parts = component.diffusers[path].parts
-            expected = torch.cat([_part(numbers[f"{part.path}.{parameter}"], part) for part in parts])
-            full = _shape(component, parts, parameter)
-        assert torch.equal(expected, rows), key
-        assert list(full) == list(inventory[key]), key
+            assert _shape(component, parts, parameter) == tuple(inventory[key]), key
+            expected = torch.cat([_rows(numbers, part, parameter) for part in parts])
+        else:  # a parameter without a module of its own; its name here is another
+            module = component.modules[component.diffusers[key].path]
+            ((parameter, shape),) = module.shapes.items()
+            assert torch.Size(shape).numel() == torch.Size(inventory[key]).numel(), key
+            expected = numbers[parameter_name(module.path, parameter)]
+        assert torch.equal(expected.flatten(), rows.flatten()), key
         reached.update(rows.flatten().tolist())
     assert len(reached) == sum(rows.shape[0] for rows in numbers.values())
 
 
-def _part(rows: torch.Tensor, part: Location) -> torch.Tensor:
+def meta(model: Callable[[], torch.nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model that is built without memory."""
+    with torch.device("meta"):
+        return {key: tuple(tensor.shape) for key, tensor in model().state_dict().items()}
+
+
+def _rows(numbers: Rows, part: Location, parameter: str) -> torch.Tensor:
+    rows = numbers[parameter_name(part.path, parameter)]
     if part.slice is None:
         return rows
     assert part.slice.dim == 0
     return rows[part.slice.start : part.slice.start + part.slice.length]
 
 
-def _shape(component: Component, parts: tuple[Location, ...], parameter: str) -> tuple[int, ...]:
+def _shape(component: Component, parts: Sequence[Location], parameter: str) -> tuple[int, ...]:
+    """The shape of the parts one below the other."""
     shapes = [component.modules[part.path].shapes[parameter] for part in parts]
     lengths = [part.slice.length if part.slice else shape[0] for part, shape in zip(parts, shapes, strict=True)]
     assert len({shape[1:] for shape in shapes}) == 1

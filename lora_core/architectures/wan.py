@@ -16,6 +16,8 @@ from . import t5
 from .spec import Architecture, Component, Module, linear, norm
 
 TEXT_WIDTH, TIME_WIDTH, IMAGE_WIDTH = 4096, 256, 1280
+# Modulations are parameters without a module of their own; this is what diffusers calls them.
+TABLE = "scale_shift_table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def build(config: WanConfig) -> Component:
         for index in range(count):
             stem, block = f"{stack}.{index}", f"{'vace' if stack == 'vace_blocks' else 'block'}{index:02d}"
             rows = _block(config) | (_vace(config, index) if stack == "vace_blocks" else {})
-            modules[stem] = Module(stem, {"modulation": (1, 6, config.width)}, stem, block)
+            modules[stem] = Module(stem, {"modulation": (1, 6, config.width)}, f"{stem}.{TABLE}", block)
             for path, (name, shapes) in rows.items():
                 modules[f"{stem}.{path}"] = Module(f"{stem}.{path}", shapes, f"{stem}.{name}", block)
     return Component(
@@ -78,8 +80,7 @@ def _outside(config: WanConfig) -> Rows:
         "time_embedding.0": (f"{embedder}.time_embedder.linear_1", linear(width, TIME_WIDTH)),
         "time_embedding.2": (f"{embedder}.time_embedder.linear_2", linear(width, width)),
         "time_projection.1": (f"{embedder}.time_proj", linear(6 * width, width)),
-        # In diffusers a parameter of the model itself (scale_shift_table), so of no module with a name.
-        "head": ("", {"modulation": (1, 2, width)}),
+        "head": (TABLE, {"modulation": (1, 2, width)}),
         "head.head": ("proj_out", linear(4 * config.out_channels, width)),
     }
     if config.image:
