@@ -52,6 +52,8 @@ REAL = (
     Real("sdxl", "sdxl__sgm"),
     Real("sdxl_inpaint", "sdxl-inpaint__sgm-unet", components=UNET),
     Real("sdxl_refiner", "sdxl-refiner__sgm"),
+    Real("flux", "flux-dev__comfy-allinone", besides=("vae.",)),
+    Real("chroma", "chroma__native", prefix="", components=UNET),
     Real("cascade_c", "cascade-stage-c__native", prefix="", components=UNET),
     Real("cascade_b", "cascade-stage-b__native", prefix="", components=UNET),
 )
