@@ -9,7 +9,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from .io import file_hashes
+from .finite import HUGE, changes_nothing, examine
+from .io import TensorSource, file_hashes, open_tensors, tensors_path
 from .mapping import load_adapter
 from .stack import Adapter
 from .trigger_words import find_words
@@ -19,22 +20,31 @@ Json = dict[str, object]
 
 
 def inspect_file(
-    path: str | os.PathLike[str], architecture: str | None = None, *, modules: bool = False, hashes: bool = True
+    path: str | os.PathLike[str],
+    architecture: str | None = None,
+    *,
+    modules: bool = False,
+    hashes: bool = True,
+    check: bool = False,
 ) -> Json:
     """Read a LoRA file and say what it is.
 
     Args:
-        path: a safetensors file.
+        path: a file or folder, as for ``load_adapter``.
         architecture: as for ``load_adapter``: found when None.
         modules: list each adapted module too.
         hashes: compute them, which reads the whole file; without, ``"hashes"`` is missing.
+        check: look at all numbers, which reads the whole file; only then there is ``"check"``.
 
     Raises:
         as ``load_adapter``.
     """
-    report = describe(load_adapter(path, architecture), path=path, modules=modules)
+    adapter = load_adapter(path, architecture)
+    report = describe(adapter, path=path, modules=modules)
+    if check:
+        report["check"] = check_numbers(adapter, open_tensors(path))
     if hashes:
-        found = file_hashes(path)
+        found = file_hashes(tensors_path(path))
         report["hashes"] = {"sha256": found.sha256, "autov2": found.autov2, "autov3": found.autov3}
     return report
 
@@ -60,11 +70,53 @@ def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, mo
         "trigger_words": found.words,
         "metadata": dict(adapter.metadata),
     }
-    if found.notes:
-        result["notes"] = found.notes  # a broken file beside the LoRA, say
+    notes = [*_source_notes(adapter), *found.notes]
+    if notes:
+        result["notes"] = notes  # a broken file beside the LoRA, say
     if modules:
         result["modules"] = [_module(module) for module in mapping.modules]
     return result
+
+
+def check_numbers(adapter: Adapter, source: TensorSource) -> Json:
+    """The numbers of all tensors of a file, used or not.
+
+    Returns:
+        ``{"tensors": how many were looked at, "not_finite": [{"key", "nan", "infinite", "total"}],
+        "huge": [{"key", "largest"}], "zero": [keys of tensors that are all zeros],
+        "unchanged": [{"module": name in the file, "zero": its keys that are all zeros}]}``; the last are modules that
+        change nothing.
+    """
+    found = {ref.name: numbers for ref, numbers in examine(source)}
+    zero = {key for key, numbers in found.items() if numbers.finite and not numbers.largest}
+    names = {module.target: module.name for module in adapter.report.modules}
+    unchanged: list[Json] = [
+        {"module": names.get(target, ".".join(target.module)), "zero": keys}
+        for target, delta in adapter.deltas
+        if (keys := [key for key in delta.tensor_names if key in zero]) and changes_nothing(delta)
+    ]
+    return {
+        "tensors": len(found),
+        "not_finite": [
+            {"key": key, "nan": numbers.nan, "infinite": numbers.infinite, "total": numbers.total}
+            for key, numbers in found.items()
+            if not numbers.finite
+        ],
+        "huge": [
+            {"key": key, "largest": numbers.largest}
+            for key, numbers in found.items()
+            if numbers.largest >= HUGE and numbers.total > 1  # an alpha may be large
+        ],
+        "zero": sorted(zero),
+        "unchanged": unchanged,
+    }
+
+
+def _source_notes(adapter: Adapter) -> tuple[str, ...]:
+    """What the file holds besides tensors."""
+    refs = (ref for _, delta in adapter.deltas for ref in delta.tensors)
+    first = next(refs, None)
+    return first.source.notes if first else ()
 
 
 def misfit_json(misfit: Misfit) -> Json:

@@ -82,7 +82,10 @@ def loom() -> None:
 
 @app.command("inspect")
 def inspect_command(
-    files: Annotated[list[Path], typer.Argument(help="LoRA files (safetensors).", metavar="FILE...")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="LoRA files (safetensors, or a pickle of tensors) and folders of PEFT.", metavar="FILE..."),
+    ],
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -92,10 +95,13 @@ def inspect_command(
         ),
     ] = None,
     modules: Annotated[bool, typer.Option("--modules", help="List every adapted module.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for NaN, infinity, huge numbers and modules that change nothing.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say what LoRA files are: format, base model, ranks, trigger words, and what became of every tensor."""
-    return inspecting.run(files, architecture, modules, json)
+    return inspecting.run(files, architecture, modules, check, json)
 
 
 @app.command("merge-to-checkpoint")

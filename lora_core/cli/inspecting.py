@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoomError
+from ..errors import LoomError, NonFiniteError
 from ..inspect import inspect_file
 from ..mapping import load_adapter
 from ..types import MappingReport
@@ -15,16 +15,19 @@ from . import DONE, fail, os_message
 from .output import counts, print_json, print_table
 
 
-def run(files: list[Path], architecture: str | None, modules: bool, json: bool) -> int:
+def run(files: list[Path], architecture: str | None, modules: bool, check: bool, json: bool) -> int:
     """Report each file; a file that cannot be read is a line on standard error, and the others follow."""
     status, documents = DONE, list[dict[str, Any]]()
     for path in files:
         try:
-            document = inspect_file(path, architecture, modules=modules)
+            document: dict[str, Any] = inspect_file(path, architecture, modules=modules, check=check)
             if json:
                 documents.append(document)
             else:
                 _print(document, load_adapter(path, architecture).report)
+            if check and (broken := document["check"]["not_finite"]):
+                first = broken[0]
+                raise NonFiniteError(document["file"], first["key"], first["nan"] + first["infinite"], first["total"])
         except LoomError as error:
             status = fail(error.message)
         except OSError as error:
@@ -48,9 +51,25 @@ def _print(document: dict[str, Any], report: MappingReport) -> None:
         *(("unmatched", text) for text in _reasons(report.unmatched)),
         *(("misfit", f"{one.key}: expected {one.expected}, got {one.got}") for one in report.misfit),
     ]
+    if "check" in document:
+        rows += _numbers(document["check"])
     if "modules" in document:
         rows += [("module", _module(module)) for module in document["modules"]]
     print_table(document["file"], [(name, value) for name, value in rows if value])
+
+
+def _numbers(check: dict[str, Any]) -> list[tuple[str, str]]:
+    """What ``--check`` found, all of what is broken and examples of the rest; --json lists all."""
+    rows = [
+        ("not finite", f"{one['key']}: {one['nan']} NaN and {one['infinite']} infinite of {one['total']} values")
+        for one in check["not_finite"]
+    ]
+    for one in check["huge"]:
+        rows.append(("huge", f"{one['key']}: values up to {one['largest']:g}"))
+    if dead := check["unchanged"]:
+        example = f"{dead[0]['zero'][0]} is all zeros"
+        rows.append(("unchanged", f"{len(dead)} modules change nothing (such as: {example})"))
+    return rows or [("check", f"{check['tensors']} tensors, all of finite numbers")]
 
 
 def _reasons(keys: Mapping[str, str]) -> list[str]:

@@ -112,6 +112,58 @@ def test_inspect_for_a_given_architecture(loom: Loom, lora: Path) -> None:
     assert "made for Loom Demo, the model is SDXL" in err
 
 
+def test_check_names_what_is_broken(loom: Loom, tmp_path: Path) -> None:
+    tensors = small_models.lora_tensors(only="attn1")
+    names = sorted(key.removesuffix(".lora_up.weight") for key in tensors if key.endswith(".lora_up.weight"))
+    tensors[f"{names[0]}.lora_up.weight"][0, 0] = torch.nan
+    tensors[f"{names[1]}.lora_down.weight"][0, :2] = torch.inf
+    tensors[f"{names[2]}.lora_up.weight"].zero_()
+    tensors[f"{names[3]}.lora_down.weight"][0, 0] = 20_000
+    tensors["left.over"] = torch.tensor([torch.nan])
+    save_file(tensors, tmp_path / "ink.safetensors")
+
+    status, out, err = loom("inspect", tmp_path / "ink.safetensors", "--check", "--json")
+
+    assert status == 1
+    assert one_line(err)
+    assert "NaN or infinite" in err
+    check = json.loads(out)[0]["check"]
+    broken = {one["key"]: (one["nan"], one["infinite"]) for one in check["not_finite"]}
+    assert broken == {f"{names[0]}.lora_up.weight": (1, 0), f"{names[1]}.lora_down.weight": (0, 2), "left.over": (1, 0)}
+    assert check["zero"] == [f"{names[2]}.lora_up.weight"]
+    assert check["unchanged"] == [{"module": names[2], "zero": [f"{names[2]}.lora_up.weight"]}]
+    assert check["huge"] == [{"key": f"{names[3]}.lora_down.weight", "largest": 20_000.0}]
+    assert check["tensors"] == len(tensors)
+
+    status, out, err = loom("inspect", tmp_path / "ink.safetensors", "--check")
+    assert status == 1
+    assert f"{names[1]}.lora_down.weight: 0 NaN and 2 infinite of" in out
+    assert f"1 modules change nothing (such as: {names[2]}.lora_up.weight is all zeros)" in out
+
+
+def test_check_of_a_sound_file(loom: Loom, lora: Path) -> None:
+    status, out, err = loom("inspect", lora, "--check")
+    assert (status, err) == (0, "")
+    assert "all of finite numbers" in out
+    assert "check" not in json.loads(loom("inspect", lora, "--json").out)[0]
+
+
+def test_inspect_reads_pickles_and_folders(loom: Loom, tmp_path: Path) -> None:
+    checkpoint = {"state_dict": small_models.lora_tensors(only="attn1"), "optimizer": [1], "epoch": 3}
+    torch.save(checkpoint, tmp_path / "ink.ckpt")
+    (tmp_path / "folder").mkdir()
+    save_file(small_models.lora_tensors(only="attn1"), tmp_path / "folder" / "adapter_model.safetensors")
+    status, out, err = loom("inspect", tmp_path / "ink.ckpt", tmp_path / "folder", "--check", "--json")
+    assert (status, err) == (0, "")
+    pickle, folder = json.loads(out)
+    assert pickle["tensors"] == folder["tensors"]
+    assert pickle["metadata"] == {"epoch": "3"}
+    assert pickle["notes"] == ["optimizer holds no tensor of a LoRA, so it is left out"]
+    assert pickle["hashes"]["autov3"] is None
+    assert folder["file"] == "folder/adapter_model.safetensors"
+    assert folder["hashes"]["autov3"]
+
+
 def test_merge_does_what_the_library_does(loom: Loom, base: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.safetensors"
     status, printed, err = loom("merge-to-checkpoint", base, "--lora", f"{lora}:0.8:0.5", "-o", out, "--json")

@@ -7,8 +7,9 @@ import torch
 
 from lora_core import Adapter, map_source
 from lora_core.errors import NonFiniteError
-from lora_core.finite import check_finite, non_finite
+from lora_core.finite import Numbers, changes_nothing, check_finite, examine, non_finite, numbers_of
 from lora_core.io import TensorDict
+from lora_core.io.dtypes import NAMES
 
 NAME = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
 
@@ -62,3 +63,28 @@ def test_large_numbers_are_finite() -> None:
 
 def test_integers_are_finite() -> None:
     assert non_finite(torch.arange(5)) == 0
+
+
+def test_every_tensor_is_examined_also_those_that_are_not_used() -> None:
+    broken = torch.tensor([1.0, torch.nan, -torch.inf, -70000.0, torch.nan])
+    source = TensorDict({"a": broken, "b": torch.zeros(3), "empty": torch.zeros(0), "count": torch.ones(2).long()})
+    found = {ref.name: numbers for ref, numbers in examine(source)}
+    assert found == {"a": Numbers(2, 1, 5, 70000.0), "b": Numbers(0, 0, 3, 0.0)}
+    assert not found["a"].finite
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in NAMES if dtype.is_floating_point])
+def test_each_dtype_has_numbers(dtype: torch.dtype) -> None:
+    """Scales of quantised files (E8M0) know no arithmetic of their own; 1 and 2 are in each dtype."""
+    values = torch.tensor([1.0, 2.0]).to(dtype)
+    assert numbers_of(values) == Numbers(0, 0, 2, 2.0)
+    assert non_finite(values) == 0
+
+
+def test_a_module_whose_up_is_zero_changes_nothing() -> None:
+    down, up = torch.ones(2, 320), torch.zeros(320, 2)
+    tensors = {f"{NAME}.lora_down.weight": down, f"{NAME}.lora_up.weight": up}
+    ((_, untrained),) = map_source(TensorDict(tensors)).deltas
+    ((_, trained),) = adapter_of(down).deltas
+    assert changes_nothing(untrained)
+    assert not changes_nothing(trained)
