@@ -22,24 +22,27 @@ class UNetConfig:
         model_channels: width of the first level.
         channel_mult: width of each level in units of ``model_channels``.
         depth: transformer blocks per attention of each level; 0 where a level has none.
-        middle_depth: transformer blocks in the middle.
+        middle_depth: transformer blocks in the middle; None where it is one residual block alone.
         context_dim: width of the text condition.
         res_blocks: residual blocks per level on the way down (one more on the way up).
         linear_projection: proj_in and proj_out are linear layers, not 1x1 convolutions.
         label_dim: width of the pooled condition, or None.
         in_channels, out_channels: latent channels.
+        up_depth: transformer blocks of each attention on the way up, deepest level first, where they are not the
+            same as on the way down.
     """
 
     model_channels: int
     channel_mult: tuple[int, ...]
     depth: tuple[int, ...]
-    middle_depth: int
+    middle_depth: int | None
     context_dim: int
     res_blocks: int = 2
     linear_projection: bool = False
     label_dim: int | None = None
     in_channels: int = 4
     out_channels: int = 4
+    up_depth: tuple[tuple[int, ...], ...] | None = None
 
 
 def build(config: UNetConfig) -> Component:
@@ -55,8 +58,9 @@ def build(config: UNetConfig) -> Component:
     skips = _down(rows, config)
     deep = width * config.channel_mult[-1]
     rows.resnet("mid", "middle_block.0", "mid_block.resnets.0", deep, deep)
-    rows.attention("mid", "middle_block.1", "mid_block.attentions.0", deep, config.middle_depth)
-    rows.resnet("mid", "middle_block.2", "mid_block.resnets.1", deep, deep)
+    if config.middle_depth is not None:
+        rows.attention("mid", "middle_block.1", "mid_block.attentions.0", deep, config.middle_depth)
+        rows.resnet("mid", "middle_block.2", "mid_block.resnets.1", deep, deep)
     _up(rows, config, skips)
     rows.add(BASE_BLOCK, "out.0", "conv_norm_out", norm(width))
     rows.add(BASE_BLOCK, "out.2", "conv_out", conv(config.out_channels, width, 3))
@@ -95,7 +99,8 @@ def _down(rows: _Rows, config: UNetConfig) -> list[int]:
 
 def _up(rows: _Rows, config: UNetConfig, skips: list[int]) -> None:
     width = config.model_channels * config.channel_mult[-1]
-    levels = list(zip(config.channel_mult, config.depth, strict=True))[::-1]
+    depths = config.up_depth or tuple((depth,) * (config.res_blocks + 1) for depth in config.depth[::-1])
+    levels = list(zip(config.channel_mult[::-1], depths, strict=True))
     index = 0
     for level, (factor, depth) in enumerate(levels):
         out = config.model_channels * factor
@@ -103,10 +108,10 @@ def _up(rows: _Rows, config: UNetConfig, skips: list[int]) -> None:
             name, native = f"out{index:02d}", f"output_blocks.{index}"
             rows.resnet(name, f"{native}.0", f"up_blocks.{level}.resnets.{block}", width + skips.pop(), out)
             width = out
-            if depth:
-                rows.attention(name, f"{native}.1", f"up_blocks.{level}.attentions.{block}", width, depth)
+            if depth[block]:
+                rows.attention(name, f"{native}.1", f"up_blocks.{level}.attentions.{block}", width, depth[block])
             if block == config.res_blocks and level < len(levels) - 1:
-                position = 2 if depth else 1
+                position = 2 if depth[block] else 1
                 path = f"{native}.{position}.conv"
                 rows.add(name, path, f"up_blocks.{level}.upsamplers.0.conv", conv(width, width, 3))
             index += 1
