@@ -14,7 +14,7 @@ import torch
 
 from ..lora_core import Adapter
 from ..lora_core.errors import ConfigError, CorruptFileError, LoomError, UnknownNameError
-from ..lora_core.io import TensorFile, file_hashes
+from ..lora_core.io import file_hashes, open_tensors, state_of
 from ..lora_core.metadata import read_metadata
 from ..lora_core.names import resolve_name
 from ..lora_core.rows import StackItem
@@ -76,10 +76,10 @@ def check_loras(names: Sequence[Named]) -> bool | str:
 
 
 def fingerprint(names: Sequence[Named]) -> str:
-    """Changes when one of the files does, or what stands beside it, so that the host runs the node again."""
+    """Changes when a file does, or its settings or sidecars beside it, so that the host runs the node again."""
     paths = [lora_path(name, autov3) for name, autov3 in names]
     beside = [place for path in paths for place in sidecar_files(path)]
-    return "|".join(_state(str(path)) for path in [*paths, *beside])
+    return "|".join([*(state_of(path) for path in paths), *(_state(str(path)) for path in beside)])
 
 
 def read_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
@@ -197,7 +197,7 @@ def check_filename(filename: str) -> None:
 def _autov3(wanted: str, name: str) -> str | None:
     """The hash of a file, which is all of it to read; what its header claims is enough to know that it is not meant."""
     path = _full_path("loras", "LoRA", name)
-    claimed = read_metadata(TensorFile(path).metadata).autov3
+    claimed = read_metadata(open_tensors(path).metadata).autov3
     if claimed and not claimed.startswith(wanted[: len(claimed)]):
         return claimed
     return file_hashes(path).autov3
