@@ -1,23 +1,29 @@
-"""Our numbers against LyCORIS's own modules, for what LyCORIS defines: LoCon, Tucker, its DoRA, full and norm.
+"""Our numbers against LyCORIS's own modules: LoCon, LoHa, LoKr, GLoRA, IA3, DyLoRA, its DoRA, full and norm.
 
-Each module is filled with random numbers and asked for its state dict, which we read, and its merged weight,
-which we must reach. Tolerances are ``assert_close``'s for float32 (1.3e-6 relative, 1e-5 absolute): the same sums in
-another order.
+Each module is filled with random numbers and asked for its state dict, which we read, and its merged weight, or the
+weight that its forward pass amounts to, which we must reach. Tolerances are ``assert_close``'s for float32 (1.3e-6
+relative, 1e-5 absolute): the same sums in another order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from lycoris.modules.dylora import DyLoraModule
 from lycoris.modules.full import FullModule
+from lycoris.modules.glora import GLoRAModule
+from lycoris.modules.ia3 import IA3Module
 from lycoris.modules.locon import LoConModule
+from lycoris.modules.loha import LohaModule
+from lycoris.modules.lokr import LokrModule
 from lycoris.modules.norms import NormModule
 
 from deltas import deltas
 
-ROLES = {"lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid"}
+ROLES = {"lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid", "weight": "ia3_weight"}
 LAYERS = {
     "linear": lambda: torch.nn.Linear(20, 12),
     "conv 1x1": lambda: torch.nn.Conv2d(20, 12, 1),
@@ -125,3 +131,133 @@ def test_norm(layer: Any) -> None:
     result = ours("norm", module, layer, 0.7)
     torch.testing.assert_close(result["weight"], weight.detach())
     torch.testing.assert_close(result["bias"], bias.detach())
+
+
+def in_use(module: Any, layer: Any, strength: float = 1.0) -> torch.Tensor:
+    """The weight that a module's forward pass amounts to: what comes out for each unit vector, less what does for 0."""
+    shape = layer.weight.shape
+    units = torch.eye(layer.weight[0].numel()).reshape(-1, *shape[1:])
+    module.multiplier = strength
+    with torch.no_grad():
+        return (module(units) - module(torch.zeros_like(units))).flatten(1).T.reshape(shape)
+
+
+def made(module: Callable[..., Any], kind: str, **options: Any) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    layer = LAYERS[kind]()
+    return layer, filled(module("test", layer, **{"lora_dim": 2, "alpha": 3.0, **options}))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -0.7])
+@pytest.mark.parametrize("use_tucker", [False, True], ids=["product", "tucker"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_loha(kind: str, use_tucker: bool, strength: float) -> None:
+    """Tucker only changes kernels larger than 1; the orientation of w1_a and w2_a is another there."""
+    layer, module = made(LohaModule, kind, use_tucker=use_tucker)
+    result = ours("loha", module, layer, strength)["weight"]
+    assert ("hada_t1" in module.state_dict()) == (use_tucker and kind == "conv 3x3")
+    torch.testing.assert_close(result, in_use(module, layer, strength))
+    assert (result - layer.weight).abs().max() > 0.01
+
+
+def test_loha_and_lokr_have_the_scale_once() -> None:
+    """LyCORIS applies it once when it trains, and twice in its merged weight: 1.5 here, and 2.25."""
+    for algorithm, name in ((LohaModule, "loha"), (LokrModule, "lokr")):
+        layer, module = made(algorithm, "linear", alpha=3.0)
+        assert module.scale == 1.5
+        change = ours(name, module, layer, 1.0)["weight"] - layer.weight
+        merged, _ = module.get_merged_weight(1.0)
+        torch.testing.assert_close(change * 1.5, (merged - layer.weight).detach())
+
+
+LOKR = {
+    "w1 whole, w2 in factors": ({}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+    "both whole": ({"lora_dim": 100000, "alpha": 7.0}, {"lokr_w1", "lokr_w2"}),
+    "both in factors": ({"lora_dim": 1, "decompose_both": True}, {"lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"}),
+    "a factor of 2": ({"factor": 2}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+    "unbalanced": ({"factor": 2, "unbalanced_factorization": True}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+}
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -0.7])
+@pytest.mark.parametrize("factoring", LOKR)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_lokr(kind: str, factoring: str, strength: float) -> None:
+    """Each factor whole or decomposed; of convolutions the kernel is w2's, flattened where that is decomposed."""
+    options, names = LOKR[factoring]
+    layer, module = made(LokrModule, kind, **options)
+    assert names <= set(module.state_dict())
+    result = ours("lokr", module, layer, strength)["weight"]
+    torch.testing.assert_close(result, in_use(module, layer, strength))
+    assert (result - layer.weight).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("strength", [1.0, -0.7])
+def test_lokr_tucker(strength: float) -> None:
+    layer, module = made(LokrModule, "conv 3x3", use_tucker=True)
+    assert "lokr_t2" in module.state_dict()
+    result = ours("lokr", module, layer, strength)["weight"]
+    torch.testing.assert_close(result, in_use(module, layer, strength))
+
+
+@pytest.mark.parametrize("on_output", [True, False], ids=["on output", "on input"])
+@pytest.mark.parametrize("options", [{}, {"use_tucker": True}], ids=["", "tucker"])
+@pytest.mark.parametrize(("algorithm", "name"), [(LohaModule, "loha+dora"), (LokrModule, "lokr+dora")])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_dora_over_loha_and_lokr(
+    kind: str, algorithm: Callable[..., Any], name: str, options: dict[str, Any], on_output: bool
+) -> None:
+    layer, module = made(algorithm, kind, weight_decompose=True, wd_on_out=on_output, **options)
+    result = ours(name, module, layer, 1.0)["weight"]
+    torch.testing.assert_close(result, in_use(module, layer))
+    assert (result - layer.weight).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -0.7])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_glora(kind: str, strength: float) -> None:
+    layer, module = made(GLoRAModule, kind)
+    result = ours("glora", module, layer, strength)["weight"]
+    merged, _ = module.get_merged_weight(strength)
+    torch.testing.assert_close(result, merged.detach())
+    torch.testing.assert_close(result, in_use(module, layer, strength))
+    assert (result - layer.weight).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -0.7])
+@pytest.mark.parametrize("on_input", [True, False], ids=["on input", "on output"])
+@pytest.mark.parametrize("kind", [*LAYERS, "square"])
+def test_ia3(kind: str, on_input: bool, strength: float) -> None:
+    """Of a square weight only ``on_input`` can say which side it is."""
+    layers = {**LAYERS, "square": lambda: torch.nn.Linear(12, 12)}
+    torch.manual_seed(0)
+    layer = layers[kind]()
+    module = filled(IA3Module("test", layer, train_on_input=on_input))
+    result = ours("ia3", module, layer, strength)["weight"]
+    merged, _ = module.get_merged_weight(strength)
+    torch.testing.assert_close(result, merged.detach())
+    torch.testing.assert_close(result, in_use(module, layer, strength))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_dylora_is_saved_as_a_lora(kind: str) -> None:
+    """Its blocks of ranks are joined when LyCORIS writes: what a file has is an ordinary LoRA, with alpha / rank."""
+    layer, module = made(DyLoraModule, kind, lora_dim=4, block_size=2)
+    assert set(module.state_dict()) == {"alpha", "lora_up.weight", "lora_down.weight"}
+    blocks = zip(module.up_list, module.down_list, strict=True)
+    expected = sum(up @ down for up, down in blocks) * (3.0 / 4)
+    result = ours("lora", module, layer, 0.5)["weight"]
+    torch.testing.assert_close(result, (layer.weight + 0.5 * expected.reshape(layer.weight.shape)).detach())
+
+
+@pytest.mark.parametrize("only", ["w_norm", "b_norm"])
+def test_norm_alone(only: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.LayerNorm(16)
+    module = filled(NormModule("test", layer))
+    weight, bias = module.get_merged_weight(0.7)
+    parameter, kind, merged = ("weight", "norm", weight) if only == "w_norm" else ("bias", "norm_bias", bias)
+    shapes = {"weight": (16,), "bias": (16,)}
+    [(name, delta)] = deltas(kind, {only: module.state_dict()[only]}, shapes).items()
+    assert name == parameter
+    torch.testing.assert_close(delta.apply(getattr(layer, parameter).detach(), 0.7), merged.detach())
