@@ -52,7 +52,7 @@ def check(
         if path in component.diffusers:
             parts = component.diffusers[path].parts
             assert _shape(component, parts, parameter) == tuple(inventory[key]), key
-            expected = torch.cat([_rows(numbers, part, parameter) for part in parts])
+            expected = torch.cat([_rows(component, numbers, part, parameter) for part in parts])
         else:  # a parameter without a module of its own; its name here is another
             module = component.modules[component.diffusers[key].path]
             ((parameter, shape),) = module.shapes.items()
@@ -69,8 +69,14 @@ def meta(model: Callable[[], torch.nn.Module]) -> dict[str, tuple[int, ...]]:
         return {key: tuple(tensor.shape) for key, tensor in model().state_dict().items()}
 
 
-def _rows(numbers: Rows, part: Location, parameter: str) -> torch.Tensor:
-    rows = numbers[parameter_name(part.path, parameter)]
+def _own(component: Component, path: str, parameter: str) -> str:
+    """Our name of a parameter that diffusers may call otherwise."""
+    module = component.modules[path]
+    return next(own for own in module.shapes if parameter in (own, *module.also.get(own, ())))
+
+
+def _rows(component: Component, numbers: Rows, part: Location, parameter: str) -> torch.Tensor:
+    rows = numbers[parameter_name(part.path, _own(component, part.path, parameter))]
     if part.slice is None:
         return rows
     assert part.slice.dim == 0
@@ -79,7 +85,7 @@ def _rows(numbers: Rows, part: Location, parameter: str) -> torch.Tensor:
 
 def _shape(component: Component, parts: Sequence[Location], parameter: str) -> tuple[int, ...]:
     """The shape of the parts one below the other."""
-    shapes = [component.modules[part.path].shapes[parameter] for part in parts]
+    shapes = [component.modules[part.path].shapes[_own(component, part.path, parameter)] for part in parts]
     lengths = [part.slice.length if part.slice else shape[0] for part, shape in zip(parts, shapes, strict=True)]
     assert len({shape[1:] for shape in shapes}) == 1
     return (sum(lengths), *shapes[0][1:])

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
+import converted
 import inventories
-from lora_core.architectures import Architecture, Component, Location, chroma, flux, flux2, streams
+from lora_core.architectures import Architecture, Component, chroma, flux, flux2, streams
 from lora_core.architectures.recognise import recognise
 from lora_core.architectures.spec import parameter_name
 from lora_core.types import DENOISER, Shape
@@ -30,18 +30,19 @@ SUBSETS: list[tuple[Architecture, str]] = [
     (flux2.FLUX2_KLEIN_4B, "flux2-klein-4b__scaled-fp8_subset"),
     (flux2.FLUX2_KLEIN_9B, "flux2-klein-9b__bfl_subset"),
 ]
-DIFFUSERS: list[tuple[Architecture, str]] = [
-    (flux.ARCHITECTURE, "flux-dev"),
-    (flux.SCHNELL, "flux-schnell"),
-    (flux2.ARCHITECTURE, "flux2-dev"),
-    (chroma.ARCHITECTURE, "chroma"),
+DIFFUSERS: list[tuple[streams.StreamsConfig, str]] = [
+    (flux.TRANSFORMER, "flux-dev"),
+    (replace(flux.TRANSFORMER, guidance=False), "flux-schnell"),
+    (flux2.DEV, "flux2-dev"),
+    (chroma.TRANSFORMER, "chroma"),
 ]
 # What quantised files have beside a weight, and in all of the file.
 QUANTISED = re.compile(r"\.(weight_scale|input_scale|scale_weight|scale_input|comfy_quant)$|^scaled_fp8$")
 
 
 def ids(value: object) -> str:
-    return str(getattr(value, "name", value))
+    """Of families and inventories; other values have none in a test's name."""
+    return value if isinstance(value, str) else getattr(value, "name", "")
 
 
 def denoiser(architecture: Architecture) -> Component:
@@ -92,74 +93,27 @@ def test_real_quantised_files_have_these_names(architecture: Architecture, name:
     assert found == {key: described.get(key) for key in found}
 
 
-Rows = tuple[str, int, int]  # our key, first row, number of rows
-
-
-def places(component: Component, location: Location, parameter: str) -> tuple[Shape, list[Rows]]:
-    """Shape of a parameter under another name, and where its rows lie."""
-    found: list[Rows] = []
-    shape: Shape = ()
-    for part in location.parts:
-        module = component.modules[part.path]
-        own = next(own for own in module.shapes if parameter in (own, *module.also.get(own, ())))
-        shape = module.shapes[own]
-        start, length = (0, shape[0]) if part.slice is None else part.slice[1:]
-        found.append((parameter_name(part.path, own), start, length))
-    return (sum(length for _, _, length in found), *shape[1:]), found
-
-
-def by_diffusers(component: Component, key: str) -> tuple[Shape, list[Rows]]:
-    path, _, parameter = key.rpartition(".")
-    return places(component, component.diffusers[path], parameter)
-
-
-@pytest.mark.parametrize(("architecture", "name"), DIFFUSERS, ids=ids)
-def test_every_weight_of_diffusers_has_a_place_of_its_shape(architecture: Architecture, name: str, keys: Path):
-    component = denoiser(architecture)
-    found = stored(keys, f"{name}__diffusers_transformer")
-
-    placed = {key: by_diffusers(component, key) for key in found}
-
-    assert {key: shape for key, (shape, _) in placed.items()} == found
-    # All rows of all our parameters, each once.
-    reached: dict[str, list[Rows]] = {}
-    for _, parts in placed.values():
-        for part in parts:
-            reached.setdefault(part[0], []).append(part)
-    for key, shape in parameters(component).items():
-        ends = [0]
-        for _, start, length in sorted(reached[key]):
-            assert start == ends[-1]
-            ends.append(start + length)
-        assert ends[-1] == shape[0]
-
-
-@pytest.mark.parametrize(
-    ("config", "converter"),
-    [(flux.TRANSFORMER, "flux"), (flux2.DEV, "flux2"), (chroma.TRANSFORMER, "chroma")],
-    ids=["flux", "flux2", "chroma"],
-)
-def test_rows_are_in_the_order_of_diffusers_own_converter(config: streams.StreamsConfig, converter: str):
-    """Each row is a number; the converter cuts, swaps and renames what is one column wide as it does real weights."""
+@pytest.mark.parametrize(("config", "name"), DIFFUSERS, ids=ids)
+def test_diffusers_names_are_those_of_its_converter_row_by_row(config: streams.StreamsConfig, name: str, keys: Path):
+    """Two blocks of each kind, and all that is outside blocks."""
     from diffusers.loaders import single_file_utils
 
-    component = streams.build(replace(config, double=2, single=2))
-    numbers: dict[str, torch.Tensor] = {}
-    firsts: dict[str, int] = {}
-    total = 0
-    for key, shape in parameters(component).items():
-        firsts[key] = total
-        numbers[key] = torch.arange(total, total + shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-        total += shape[0]
+    family = name.partition("-")[0]
+    convert = getattr(single_file_utils, f"convert_{family}_transformer_checkpoint_to_diffusers")
+    found = stored(keys, f"{name}__diffusers_transformer")
+    first = {
+        key: shape for key, shape in found.items() if not re.match(r"(single_)?transformer_blocks\.(?![01]\.)", key)
+    }
 
-    convert = getattr(single_file_utils, f"convert_{converter}_transformer_checkpoint_to_diffusers")
-    converted = convert(numbers)
+    converted.check(streams.build(replace(config, double=2, single=2)), convert, first)
 
-    assert sum(len(tensor) for tensor in converted.values()) == total
-    for key, tensor in converted.items():
-        _, parts = by_diffusers(component, key)
-        ours = [torch.arange(firsts[own] + start, firsts[own] + start + length) for own, start, length in parts]
-        assert torch.equal(tensor.flatten(), torch.cat(ours)), key
+
+@pytest.mark.parametrize(("config", "name"), DIFFUSERS, ids=ids)
+def test_all_blocks_have_diffusers_names(config: streams.StreamsConfig, name: str, keys: Path):
+    """Names of modules; parameters and shapes of each kind of block are compared above."""
+    paths = {key.rpartition(".")[0] for key in stored(keys, f"{name}__diffusers_transformer")}
+
+    assert streams.build(config).diffusers.keys() == paths
 
 
 def test_a_control_model_differs_in_its_first_layer_alone():
