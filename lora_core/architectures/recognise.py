@@ -33,6 +33,8 @@ def recognise(shapes: Mapping[str, Shape], parts: Collection[str]) -> Architectu
         fit = _fit(row, shapes, parts)
         if fit > best:
             best, found = fit, row
+            if fit[1] == 0 and _complete(row, shapes, parts):
+                break
     return found
 
 
@@ -58,6 +60,19 @@ def _fit(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str])
         total += fitting
         missing += len(modules) - fitting
     return total, -missing
+
+
+def _complete(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> bool:
+    """Whether no row after this one can fit better: each parameter of the denoiser is one of this family's.
+
+    That spares most models the building of all families. Of text encoders alone it is enough that the family has no
+    other one; the host keeps more in them than we describe (a scale of logits, positions).
+    """
+    denoiser = next((component for component in row.components if not component.encoder), None)
+    if denoiser is None or part_of(denoiser) not in parts:
+        return {part_of(component) for component in row.components if component.encoder} == set(parts)
+    described = sum(len(module.shapes) for module in denoiser.modules.values())
+    return described == sum(key.startswith(denoiser.host_prefix) for key in shapes)
 
 
 def _fitting(component: Component, modules: Collection[Module], shapes: Mapping[str, Shape]) -> int:
