@@ -150,8 +150,8 @@ class Group(NamedTuple):
 
     @property
     def main(self) -> str:
-        """The parameter that files call the weight: ``scale`` of norms that the model's checkpoint names so (Flux)."""
-        return "scale" if "scale" in self.shapes and "weight" not in self.shapes else "weight"
+        """The parameter that files call the weight: the only one of a module without (``scale`` of Flux's norms)."""
+        return "weight" if "weight" in self.shapes or len(self.shapes) != 1 else next(iter(self.shapes))
 
     def scale_of(self, rank: int) -> float:
         """alpha / rank; without an alpha, 1."""

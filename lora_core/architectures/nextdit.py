@@ -32,7 +32,7 @@ class NextDiTConfig:
         text_width: width of the text condition.
         time_width: width of the time condition that the modulation layers read.
         modulation: place of the modulation's linear layer in a block.
-        pad_tokens: learned tokens that fill up picture and text, parameters of the model itself.
+        pad_tokens: learned tokens that fill up picture and text.
         attention: diffusers' name of the attention in a block.
         names: canonical path -> diffusers path for modules outside blocks.
         block_names: the same inside a block, without its number.
@@ -108,7 +108,8 @@ def _outside(config: NextDiTConfig) -> Iterator[tuple[str, Mapping[str, Shape]]]
     """Modules outside blocks."""
     width, time = config.width, config.time_width
     if config.pad_tokens:
-        yield "", {"x_pad_token": (1, width), "cap_pad_token": (1, width)}
+        yield "x_pad_token", {"": (1, width)}
+        yield "cap_pad_token", {"": (1, width)}
     yield "x_embedder", linear(width, config.patch)
     yield "t_embedder.mlp.0", linear(config.time_hidden, 256)
     yield "t_embedder.mlp.2", linear(time, config.time_hidden)

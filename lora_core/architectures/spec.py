@@ -22,9 +22,9 @@ class Module:
     """One module of a component.
 
     Args:
-        path: canonical path, the name in the model's own checkpoint without the file's prefix; "" for the model itself,
-            where parameters belong to no layer (``x_pad_token``).
-        shapes: parameter name -> shape, ``{"weight": (out, in), "bias": (out,)}``.
+        path: canonical path, the name in the model's own checkpoint without the file's prefix.
+        shapes: parameter name -> shape, ``{"weight": (out, in), "bias": (out,)}``; a parameter that is in no layer
+            (``x_pad_token``) is a module with a parameter ``""``.
         diffusers: the module's path in diffusers (text encoders: transformers); equal to ``path`` where
             both agree, "" where diffusers has no one module for it (``Component.aliases`` then has its rows).
         block: name of the block that block weights address, ``"base"`` outside blocks.
@@ -211,8 +211,8 @@ class Architecture:
 
 
 def parameter_name(path: str, parameter: str) -> str:
-    """``"blocks.0" + "weight"``; the model's own parameters have the path ``""``."""
-    return f"{path}.{parameter}" if path else parameter
+    """``blocks.0.weight``; a module that is but one parameter has no name for it."""
+    return f"{path}.{parameter}" if parameter else path
 
 
 def rows_of(path: str, names: Sequence[str], lengths: Sequence[int]) -> dict[str, Location]:

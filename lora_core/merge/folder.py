@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from ..architectures import ARCHITECTURES, Architecture, Component
-from ..architectures.spec import sliced_shape
+from ..architectures.spec import parameter_name, sliced_shape
 from ..errors import CorruptFileError, UnknownCheckpointError
 from ..io import TensorFile, TensorRef
 from ..io.dtypes import itemsize
@@ -105,7 +105,11 @@ def _parameters(component: Component) -> Iterator[tuple[str, Target, Shape]]:
     for path, location in component.diffusers.items():
         for parameter, shape in component.modules[location.path].shapes.items():
             target = Target(ModuleKey(component.name, location.path), parameter, location.slice)
-            yield f"{path}.{parameter}", target, sliced_shape(shape, location.slice) if location.slice else shape
+            yield (
+                parameter_name(path, parameter),
+                target,
+                sliced_shape(shape, location.slice) if location.slice else shape,
+            )
 
 
 def _score(refs: Mapping[str, Mapping[str, TensorRef]], architecture: Architecture) -> int:

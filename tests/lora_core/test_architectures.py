@@ -56,9 +56,42 @@ REAL = (
     Real("chroma", "chroma__native", prefix="", components=UNET),
     Real("cascade_c", "cascade-stage-c__native", prefix="", components=UNET),
     Real("cascade_b", "cascade-stage-b__native", prefix="", components=UNET),
+    Real("qwen_image", "qwen-image__native", prefix="", components=UNET),
+    Real("qwen_image", "qwen2.5-vl__comfy_subset", prefix="", components=(TEXT_ENCODER,), partial=True),
+    Real("z_image", "z-image__native", prefix="", components=UNET),
+    # The last norm is in the published code and used by no program.
+    Real("z_image", "z-image__comfy-legacy_subset", "", UNET, partial=True, besides=("norm_final.",)),
+    Real("z_image", "z-image__scaled-fp8_subset", prefix="", components=UNET, partial=True),
+    Real("lumina2", "lumina2__native", prefix="", components=UNET),
+    Real("wan_t2v_14b", "wan21-t2v-14b__native", prefix="", components=UNET),
+    Real("wan21_i2v_14b", "wan21-i2v-14b__native", prefix="", components=UNET),
+    Real("wan22_i2v_a14b", "wan22-i2v-a14b__native", prefix="", components=UNET),
+    Real("wan21_t2v_1_3b", "wan21-t2v-1.3b__native", prefix="", components=UNET),
+    Real("wan22_ti2v_5b", "wan22-ti2v-5b__native", prefix="", components=UNET),
+    Real("hunyuan_video", "hunyuan-video__native", prefix="", components=UNET),
+    Real("anima", "anima__native", prefix="", components=UNET),
+    Real("anima", "anima__comfy_subset", prefix="net.", components=UNET, partial=True),
+    Real("anima", "anima__scaled-fp8_subset", prefix="net.", components=UNET, partial=True),
+    Real("cosmos_predict2_2b", "cosmos-predict2-2b__native", prefix="", components=UNET),
 )
-# Not modules: buffers and constants that checkpoints carry along.
-NO_MODULE = ("position_ids", "logit_scale", "edm_vpred.", "v_pred", "ztsnr", "alphas", "betas", "posterior_", "sqrt_")
+# Not modules: buffers and constants that checkpoints carry along, and the scales of quantised weights.
+NO_MODULE = (
+    "scale_weight",
+    "scale_input",
+    "scaled_fp8",
+    "weight_scale",
+    "input_scale",
+    "comfy_quant",
+    "position_ids",
+    "logit_scale",
+    "edm_vpred.",
+    "v_pred",
+    "ztsnr",
+    "alphas",
+    "betas",
+    "posterior_",
+    "sqrt_",
+)
 
 
 class Diffusers(NamedTuple):
@@ -84,6 +117,9 @@ DIFFUSERS = (
     Diffusers("sdxl", "sdxl__diffusers_text_encoder", TEXT_ENCODER),
     Diffusers("sdxl", "sdxl__diffusers_text_encoder_2", TEXT_ENCODER_2),
     Diffusers("sdxl_refiner", "sdxl-refiner__diffusers_unet"),
+    Diffusers("qwen_image", "qwen-image__diffusers_transformer"),
+    Diffusers("z_image", "z-image__diffusers_transformer"),
+    Diffusers("lumina2", "lumina2__diffusers_transformer"),
 )
 
 # architecture -> map in keys/maps, of the checkpoint's keys to diffusers'
