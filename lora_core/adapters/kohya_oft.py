@@ -15,7 +15,7 @@ import torch
 
 from ..io import TensorRef
 from .base import AdapterType, Delta, Group
-from .orthogonal import RotationDelta, cayley, skew, turn
+from .orthogonal import RotationDelta, cayley, skew
 
 ROLE = "kohya_oft_blocks"
 
@@ -36,25 +36,30 @@ class KohyaOftDelta(RotationDelta):
 
     def rotate(self, weight: torch.Tensor, start: int = 0) -> torch.Tensor:
         turned = torch.empty_like(weight)
-        end = start + weight.shape[0]
-        row = 0
+        row = -start
         for part in self.parts:
-            blocks, size = part.shape[:2]
-            first, last = max(row, start), min(row + blocks * size, end)
-            if first < last:
-                rotation = self._rotation(part, (first - row) // size, (last - row) // size, weight)
-                turned[first - start : last - start] = turn(rotation.mT, weight[first - start : last - start])
-            row += blocks * size
+            count, size = part.shape[:2]
+            if row < weight.shape[0] and row + count * size > 0:
+                blocks = part.load(weight.device, weight.dtype)
+                kept = self._kept(blocks)
+                # One at a time: kohya's blocks are few and wide, up to 4608 in Flux.
+                for block in blocks:
+                    if 0 <= row < weight.shape[0]:
+                        rows = weight[row : row + size]
+                        rotation = cayley(skew(block) * kept)
+                        turned[row : row + size] = (rotation.mT @ rows.flatten(1)).reshape(rows.shape)
+                    row += size
+            else:
+                row += count * size
         return turned
 
-    def _rotation(self, part: TensorRef, first: int, last: int, weight: torch.Tensor) -> torch.Tensor:
-        """Rotations of some blocks of a run, limited by the norm of all."""
-        skewed = skew(part.load(weight.device, weight.dtype))
-        if self.alpha is not None:
-            norm = skewed.square().sum().sqrt()
-            limit = self.alpha * part.shape[0] * part.shape[1]
-            skewed = skewed * ((norm.clamp(max=limit) + 1e-8) / (norm + 1e-8))
-        return cayley(skewed[first:last])
+    def _kept(self, blocks: torch.Tensor) -> torch.Tensor:
+        """What the limit leaves of a run: a factor, 1 where its norm is smaller."""
+        norm = torch.stack([skew(block).square().sum() for block in blocks]).sum().sqrt()
+        if self.alpha is None:
+            return torch.ones_like(norm)
+        limit = self.alpha * blocks.shape[0] * blocks.shape[1]
+        return (norm.clamp(max=limit) + 1e-8) / (norm + 1e-8)
 
     def apart(self, row: int) -> bool:
         for part in self.parts:
