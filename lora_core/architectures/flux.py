@@ -21,7 +21,7 @@ def build(transformer: streams.StreamsConfig) -> tuple[Component, ...]:
     """Denoiser, CLIP-L and T5-XXL; kohya calls T5 the third text encoder, as in SD 3, OneTrainer the second."""
     return (
         streams.build(transformer),
-        clip.build(clip.CLIP_L, TEXT_ENCODER, "text_encoders.clip_l.transformer.", ("lora_te1",)),
+        clip.build(clip.CLIP_L, TEXT_ENCODER, "text_encoders.clip_l.transformer.", ("lora_te1", "lora_te")),
         t5.build(t5.T5_XXL, TEXT_ENCODER_2, ("lora_te3", "lora_te2")),
     )
 
