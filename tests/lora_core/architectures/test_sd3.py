@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import converted
 import inventories
-from lora_core.architectures import Architecture, Component, sd3
+from host_harness.environment import HostEnvironment
+from lora_core.architectures import ARCHITECTURES, Architecture, Component, sd3
 from lora_core.architectures.spec import parameter_name
 from lora_core.types import DENOISER, TEXT_ENCODERS, Shape, Slice
 
@@ -88,3 +90,35 @@ def test_two_attentions_over_the_picture():
 
 def test_blocks():
     assert sd3.LARGE.blocks == ("base", *(f"joint{index:02d}" for index in range(38)))
+
+
+HOST_SIDE = """
+import json
+import torch
+from comfy.text_encoders import flux, sd3_clip
+
+# Text encoders with all layers and without memory: what a LoRA's patches are looked up in.
+for name, kind in (("sd3", sd3_clip.sd3_clip()), ("flux", flux.flux_clip())):
+    with torch.device("meta"):
+        model = kind(device="meta", dtype=torch.float32)
+    print("SHAPES", json.dumps([name, {key: list(value.shape) for key, value in model.state_dict().items()}]))
+"""
+
+
+@pytest.mark.host
+def test_text_encoders_have_the_hosts_keys(comfy_environment: HostEnvironment):
+    """Each parameter of ours is in the host's CLIP under ``host_prefix``; it has a few more, as a scale of logits."""
+    lines = [line for line in comfy_environment.run_code(HOST_SIDE).splitlines() if line.startswith("SHAPES ")]
+    found: dict[str, dict[str, list[int]]] = dict(json.loads(line.removeprefix("SHAPES ")) for line in lines)
+
+    assert found.keys() == {"sd3", "flux"}
+    for family, keys in found.items():
+        ours = {
+            encoder.host_prefix + key: list(shape)
+            for encoder in ARCHITECTURES.get(family).components
+            if encoder.encoder
+            for key, shape in parameters(encoder).items()
+        }
+        assert ours == {key: keys.get(key) for key in ours}
+        assert {key.rpartition(".")[2] for key in keys.keys() - ours.keys()} <= {"logit_scale", "weight"}
+        assert len(keys.keys() - ours.keys()) < 6
