@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deltas import Random, delta_of
+from deltas import Random, delta_of, deltas
 from lora_core.errors import ShapeMismatchError
 
 NOTHING = {"up": torch.zeros(2, 1), "down": torch.zeros(1, 2)}
@@ -90,3 +90,37 @@ def test_magnitudes_that_do_not_fit(kind: str, role: str, shape: tuple[int, ...]
     roles = {"up": torch.zeros(3, 1), "down": torch.zeros(1, 4), role: torch.ones(shape)}
     with pytest.raises(ShapeMismatchError, match=f"{role}: expected"):
         delta_of(kind, roles, (3, 4))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)], ids=str)
+def test_over_loha_and_lokr(shape: tuple[int, ...]) -> None:
+    """The magnitude is the length of each row of the result, whatever made the direction; it may be 1-D."""
+    random = Random.seeded()
+    weight, magnitude = random.tensor(3, 4), random.tensor(3).abs()
+    loha = {f"hada_w{n}_{side}": random.tensor(*size) for n in "12" for side, size in (("a", (3, 2)), ("b", (2, 4)))}
+    lokr = {"lokr_w1": random.tensor(3, 2), "lokr_w2": random.tensor(1, 2)}
+    for kind, direction in (("loha", loha), ("lokr", lokr)):
+        delta = delta_of(f"{kind}+dora", direction | {"dora_scale": magnitude.reshape(shape)}, (3, 4), alpha=1.0)
+        plain = delta_of(kind, direction, (3, 4), alpha=1.0)
+        result, moved = delta.apply(weight, 1.0), plain.apply(weight, 1.0)
+        torch.testing.assert_close(result.norm(dim=1), magnitude)
+        torch.testing.assert_close(result, moved * (magnitude / moved.norm(dim=1))[:, None])
+        assert (delta.type, delta.rank, delta.scale) == (f"{kind}+dora", plain.rank, plain.scale)
+
+
+def test_rows_of_outputs_change_apart_and_rows_of_columns_do_not() -> None:
+    """A column's norm runs over all rows, so a third of a fused matrix cannot be changed alone."""
+    random = Random.seeded()
+    weight = random.tensor(9, 4)
+    delta = random.dora((9, 4), 2)
+    parts = [delta.rows(start, 3) or pytest.fail("rows") for start in (0, 3, 6)]
+    result = torch.cat([part.apply(weight[3 * n : 3 * n + 3], 0.7) for n, part in enumerate(parts)])
+    torch.testing.assert_close(result, delta.apply(weight, 0.7))
+    assert random.dora((9, 4), 2, per_output=False).rows(0, 3) is None
+
+
+def test_a_bias_of_the_up_factor_is_added_beside_it() -> None:
+    roles = NOTHING | {"dora_scale": torch.ones(2, 1), "up_bias": torch.tensor([1.0, 2.0])}
+    made = deltas("dora", roles, {"weight": (2, 2), "bias": (2,)})
+    assert made["bias"].apply(torch.zeros(2), 0.5).tolist() == [0.5, 1.0]
+    assert (made["weight"].type, made["bias"].type) == ("dora", "lora")

@@ -31,6 +31,23 @@ def test_norm() -> None:
     assert made["bias"].apply(torch.zeros(2), 2.0).tolist() == [0.0, 2.0]
 
 
+def test_the_parameter_of_a_block() -> None:
+    """Wan's blocks hold ``modulation``, a parameter of no layer; files call its difference diff_m."""
+    made = deltas("modulation", {"diff_m": torch.full((1, 6, 2), 0.5)}, {"modulation": (1, 6, 2)})
+    assert made["modulation"].apply(torch.ones(1, 6, 2), 2.0).tolist() == torch.full((1, 6, 2), 2.0).tolist()
+    with pytest.raises(ShapeMismatchError, match="diff_m: expected no modulation in this module"):
+        deltas("modulation", {"diff_m": torch.zeros(1, 6, 2)}, SHAPES)
+
+
+@pytest.mark.parametrize("stored", [(6, 4), (24,), (1, 6, 4)], ids=str)
+def test_rows_of_a_difference_however_it_is_stored(stored: tuple[int, ...]) -> None:
+    difference = Random.seeded().tensor(6, 4)
+    delta = deltas("full", {"diff": difference.reshape(stored)}, {"weight": (6, 4)})["weight"]
+    part = delta.rows(2, 3)
+    assert part is not None
+    assert torch.equal(part.apply(torch.zeros(3, 4), 1.0), difference[2:5])
+
+
 def test_a_flattened_difference_gets_the_weights_shape() -> None:
     difference = Random.seeded().tensor(5, 4, 3, 3)
     made = deltas("full", {"diff": difference.flatten(1)}, {"weight": (5, 4, 3, 3)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deltas import Random, delta_of
+from deltas import Random, delta_of, deltas
 from lora_core.errors import ShapeMismatchError
 
 
@@ -54,6 +54,31 @@ def test_a_linear_lora_fits_a_1x1_convolution_and_the_other_way_round() -> None:
     assert torch.equal(delta_of("lora", stored_4d, (5, 4)).apply(torch.zeros(5, 4), 1.0), linear)
     as_conv = delta_of("lora", {"up": up, "down": down}, (5, 4, 1, 1)).apply(torch.zeros(5, 4, 1, 1), 1.0)
     assert torch.equal(as_conv.flatten(1), linear)
+
+
+@pytest.mark.parametrize("kernel", [(3,), (1, 2, 2)], ids=["1-D", "3-D"])
+def test_kernels_of_any_number_of_dimensions(kernel: tuple[int, ...]) -> None:
+    """Video models begin with a 3-D convolution (Hunyuan's img_in.proj: 1 x 2 x 2)."""
+    random = Random.seeded()
+    ones = [1] * len(kernel)
+    up, down = random.tensor(5, 2, *ones), random.tensor(2, 3, *kernel)
+    expected = torch.einsum("or,ri...->oi...", up.flatten(1), down)
+    delta = delta_of("lora", {"up": up, "down": down}, (5, 3, *kernel))
+    torch.testing.assert_close(delta.apply(torch.zeros(5, 3, *kernel), 1.0), expected)
+    mid, small = random.tensor(2, 4, *kernel), random.tensor(4, 3, *ones)
+    expected = torch.einsum("or,rs...,si->oi...", up.flatten(1), mid, small.flatten(1))
+    tucker = delta_of("lora", {"up": up, "down": small, "mid": mid}, (5, 3, *kernel))
+    torch.testing.assert_close(tucker.apply(torch.zeros(5, 3, *kernel), 1.0), expected)
+
+
+def test_the_bias_of_the_up_factor_is_added_to_the_modules() -> None:
+    """PEFT's lora_bias; it has the scale of the weight's change."""
+    roles = {"up": torch.ones(2, 4), "down": torch.ones(4, 3), "up_bias": torch.tensor([1.0, -2.0])}
+    made = deltas("lora", roles, {"weight": (2, 3), "bias": (2,)}, alpha=2.0)
+    assert made["bias"].apply(torch.ones(2), 3.0).tolist() == [2.5, -2.0]
+    assert (made["bias"].type, made["bias"].scale, made["bias"].tensor_names) == ("lora", 0.5, ("up_bias",))
+    with pytest.raises(ShapeMismatchError, match="up_bias: expected no bias in this module"):
+        deltas("lora", roles, {"weight": (2, 3)})
 
 
 def test_apply_leaves_its_input_alone() -> None:
