@@ -122,13 +122,20 @@ def bind(
     reports: list[BindReport] = []
     for entry in stack.entries:
         report = _bind_entry(entry, shapes, given, parts)
-        own = entry.adapter.architecture
-        if architecture is not None and own != architecture.name:
-            title = ARCHITECTURES.get(own).title
-            raise WrongBaseError(report.file, title, architecture.title, report.fitting, report.total)
+        made_for = ARCHITECTURES.get(entry.adapter.architecture)
+        if architecture is not None and not _meant_for(made_for, architecture, report):
+            raise WrongBaseError(report.file, made_for.title, architecture.title, report.fitting, report.total)
         reports.append(report)
     patches = {whole: Patch(whole, tuple(shapes[whole] or ()), tuple(found)) for whole, found in parts.items()}
     return Binding(patches, tuple(reports))
+
+
+def _meant_for(made_for: Architecture, architecture: Architecture, report: BindReport) -> bool:
+    """Whether a LoRA for one family is meant for the other: the same, or a variant that has most of its modules."""
+    if made_for.name == architecture.name:
+        return True
+    there = report.total - sum(report.absent.values())
+    return made_for.family == architecture.family and report.fitting * 2 >= there
 
 
 def _bind_entry(

@@ -6,21 +6,24 @@ key ends in exactly one of used, unmatched, ignored and misfit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .adapters import ADAPTER_TYPES, Delta, Group
+from .adapters import ADAPTER_TYPES, AdapterType, Delta, Group
 from .architectures import ARCHITECTURES, Architecture
 from .architectures.spec import sliced_shape
 from .errors import ShapeMismatchError
-from .formats import FORMATS, Format, Ignored, Located, NamedRole, Names
+from .formats import FORMATS, Embedded, Format, Ignored, Located, NamedRole, Names
 from .io import TensorRef, TensorSource
-from .types import MappingReport, Misfit, ModuleReport, Shape, Target
+from .types import MappingReport, Misfit, ModuleReport, Shape, Slice, Target
 
 
-@lru_cache(maxsize=256)
-def _names(scheme: str, architecture: str) -> Names:
-    return FORMATS.get(scheme).names(ARCHITECTURES.get(architecture))
+@lru_cache(maxsize=512)
+def names_of(scheme: str, architecture: str, reading: int = 0) -> Names:
+    """The table of module names of a format for an architecture."""
+    row = FORMATS.get(scheme)
+    return (row.names, *row.readings)[reading](ARCHITECTURES.get(architecture))
 
 
 @dataclass(slots=True)
@@ -28,35 +31,39 @@ class Groups:
     """The keys of a file by module name; what has no module already sorted out."""
 
     modules: dict[str, dict[str, TensorRef]] = field(default_factory=dict[str, dict[str, TensorRef]])
+    embeddings: dict[str, dict[str, TensorRef]] = field(default_factory=dict[str, dict[str, TensorRef]])
     ignored: dict[str, str] = field(default_factory=dict[str, str])
     unmatched: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def group_keys(source: TensorSource, scheme: Format) -> Groups:
     groups = Groups()
+    known = scheme.embeddings(source)
     for key, ref in source.items():
-        found = scheme.split(key)
+        found = known.get(key) or scheme.split(key)
         if isinstance(found, Ignored):
             groups.ignored[key] = found.reason
-        elif found is None:
-            groups.unmatched[key] = f"not a name of the {scheme.title} format"
+        elif isinstance(found, NamedRole):
+            _add(groups, groups.modules.setdefault(found.name, {}), found.role, ref)
+        elif isinstance(found, Embedded):
+            _add(groups, groups.embeddings.setdefault(found.token, {}), found.encoder, ref)
         else:
-            _add(groups, found, ref)
+            groups.unmatched[key] = f"not a name of the {scheme.title} format"
     return groups
 
 
-def _add(groups: Groups, found: NamedRole, ref: TensorRef) -> None:
-    roles = groups.modules.setdefault(found.name, {})
-    if found.role in roles:
-        groups.unmatched[ref.name] = f"a second {found.role} of one module, besides {roles[found.role].name}"
+def _add(groups: Groups, roles: dict[str, TensorRef], role: str, ref: TensorRef) -> None:
+    if role in roles:
+        groups.unmatched[ref.name] = f"a second {role} of one module, besides {roles[role].name}"
     else:
-        roles[found.role] = ref
+        roles[role] = ref
 
 
 @dataclass(slots=True)
 class Fit:
     """A file fitted to one architecture."""
 
+    scheme: Format
     architecture: Architecture
     deltas: list[tuple[Target, Delta]] = field(default_factory=list[tuple[Target, Delta]])
     modules: list[ModuleReport] = field(default_factory=list[ModuleReport])
@@ -65,11 +72,12 @@ class Fit:
     ignored: dict[str, str] = field(default_factory=dict[str, str])
     misfit: list[Misfit] = field(default_factory=list[Misfit])
     left: dict[str, str] = field(default_factory=dict[str, str])
+    fitting: int = 0
 
-    def report(self, source: TensorSource, scheme: Format) -> MappingReport:
+    def report(self, source: TensorSource) -> MappingReport:
         return MappingReport(
             file=source.label,
-            format=scheme.name,
+            format=self.scheme.name,
             architecture=self.architecture.name,
             used=tuple(self.used),
             unmatched=self.unmatched,
@@ -80,11 +88,11 @@ class Fit:
         )
 
 
-def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Architecture) -> Fit:
+def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Architecture, reading: int = 0) -> Fit:
     """Find the module of each name, check the shapes and build the deltas."""
-    names = _names(scheme.name, architecture.name)
-    rule = scheme.alpha(source)
-    fitted = Fit(architecture, unmatched=dict(groups.unmatched), ignored=dict(groups.ignored))
+    names = names_of(scheme.name, architecture.name, reading)
+    rule, settings = scheme.scale(source), scheme.settings(source)
+    fitted = Fit(scheme, architecture, unmatched=dict(groups.unmatched), ignored=dict(groups.ignored))
     for name, roles in groups.modules.items():
         located = names.get(name)
         if located is None:
@@ -92,19 +100,23 @@ def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Arch
             fitted.unmatched |= {ref.name: reason for ref in roles.values()}
             fitted.left[name] = reason
             continue
+        shapes = _shapes(architecture, located)
+        tensors = _straightened({role: ref for role, ref in roles.items() if role != "alpha"}, shapes)
         try:
             alpha = _alpha(source, roles)
-            down = roles.get("down")
-            if alpha is None and down is not None and down.shape:
-                alpha = rule(located, name, down.shape[0])
-            _build(source, fitted, name, located, roles, alpha)
+            scale = None if alpha is not None else rule(located, name, _rank(tensors))
+            group = Group(source.label, name, tensors, shapes, alpha, scale, settings)
+            _build(source, fitted, located, group, roles.get("alpha"))
         except ShapeMismatchError as error:
             _add_misfit(fitted, roles, error)
             fitted.left[name] = f"{error.key}: expected {error.expected}, got {error.got}"
+    fitted.fitting = len(groups.modules) - len(fitted.left)
+    for encoders in groups.embeddings.values():
+        fitted.used += [ref.name for ref in encoders.values()]
     return fitted
 
 
-def _alpha(source: TensorSource, roles: dict[str, TensorRef]) -> float | None:
+def _alpha(source: TensorSource, roles: Mapping[str, TensorRef]) -> float | None:
     """The value of the alpha tensor, where there is one."""
     ref = roles.get("alpha")
     if ref is None:
@@ -114,45 +126,93 @@ def _alpha(source: TensorSource, roles: dict[str, TensorRef]) -> float | None:
     return ref.item()
 
 
-def _build(
-    source: TensorSource,
-    fitted: Fit,
-    name: str,
-    located: Located,
-    roles: dict[str, TensorRef],
-    alpha: float | None,
-) -> None:
+def _rank(tensors: Mapping[str, TensorRef]) -> int | None:
+    """The rank that the factors' shapes show; None where they show none."""
+    for role in ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
+        if role in tensors and tensors[role].shape:
+            return tensors[role].shape[0]
+    return None
+
+
+def _straightened(tensors: dict[str, TensorRef], shapes: Mapping[str, Shape]) -> dict[str, TensorRef]:
+    """Down and up the right way round: some files of OneTrainer have (out, rank) called down and (rank, in) called up.
+
+    Only where the shapes leave no other reading.
+    """
+    down, up, weight = tensors.get("down"), tensors.get("up"), shapes.get("weight", ())
+    if down is None or up is None or len(weight) != 2 or len(down.shape) != 2 or len(up.shape) != 2:
+        return tensors
+    rank = down.shape[1]
+    swapped = (down.shape, up.shape) == ((weight[0], rank), (rank, weight[1]))
+    straight = up.shape[0] == weight[0] and down.shape[1] == weight[1]
+    return {**tensors, "down": up, "up": down} if swapped and not straight else tensors
+
+
+def _build(source: TensorSource, fitted: Fit, located: Located, group: Group, alpha: TensorRef | None) -> None:
     """Turn the tensors of one module into deltas: the type that takes most of them, then the rest again."""
-    shapes = _shapes(fitted.architecture, located)
-    rest = {role: ref for role, ref in roles.items() if role != "alpha"}
+    rest = dict(group.roles)
     # All or nothing: a module with one misfit adds none of its deltas.
     built: list[tuple[Target, Delta]] = []
     used: list[str] = []
     while rest:
-        takes = {row.name: row.takes(frozenset(rest)) for row in ADAPTER_TYPES}
-        best = max(takes, key=lambda row: len(takes[row]))
-        if not takes[best]:
+        kind, taken = _type_of(frozenset(rest))
+        if not taken:
             break
-        group = Group(source.label, name, {role: rest[role] for role in takes[best]}, shapes, alpha)
-        for parameter, delta in ADAPTER_TYPES.get(best).build(group).items():
-            built.append((Target(located.module, parameter, located.slice), delta))
-        used += [rest.pop(role).name for role in takes[best]]
+        part = group._replace(roles={role: rest[role] for role in taken})
+        for parameter, delta in kind.build(part).items():
+            built += _spread(part, located, parameter, delta, fitted.architecture)
+        used += [rest.pop(role).name for role in taken]
     if not built:
-        fitted.left[name] = "no adapter type that is known takes its tensors"
+        fitted.left[group.name] = "no adapter type that is known takes its tensors"
     fitted.deltas += built
-    fitted.modules += [ModuleReport(name, target, delta.type, delta.rank, alpha) for target, delta in built]
+    stated = group.alpha
+    for target, delta in built:
+        shown = stated if stated is not None or group.scale is None or not delta.rank else group.scale * delta.rank
+        fitted.modules.append(ModuleReport(group.name, target, delta.type, delta.rank, shown))
     fitted.used += used
     for role, ref in rest.items():
         reason = f"incomplete: {_missing(role)} of this module is not in the file, so it changes nothing"
         fitted.ignored[ref.name] = reason
-    if "alpha" in roles:
-        key = roles["alpha"].name
+    if alpha is not None:
         if built:
-            fitted.used.append(key)
+            fitted.used.append(alpha.name)
         elif rest:
-            fitted.ignored[key] = "the alpha of an incomplete module"
+            fitted.ignored[alpha.name] = "the alpha of an incomplete module"
         else:
-            fitted.unmatched[key] = "an alpha whose factors are of an adapter type that is not known"
+            fitted.unmatched[alpha.name] = "an alpha whose factors are of an adapter type that is not known"
+
+
+@lru_cache(maxsize=1024)  # a file has few different sets of roles
+def _type_of(roles: frozenset[str]) -> tuple[AdapterType, frozenset[str]]:
+    """The type that takes most of these roles, and which it takes."""
+    takes = [(row, row.takes(roles)) for row in ADAPTER_TYPES]
+    return max(takes, key=lambda taking: len(taking[1]))  # the first of equals: the table's order
+
+
+def _spread(
+    group: Group, located: Located, parameter: str, delta: Delta, architecture: Architecture
+) -> list[tuple[Target, Delta]]:
+    """The delta where it belongs: on one module, or row by row on several."""
+    if not located.more:
+        return [(Target(located.module, parameter, _slice_of(parameter, located)), delta)]
+    found: list[tuple[Target, Delta]] = []
+    start = 0
+    for part in located.parts:
+        length = _shapes(architecture, part)[parameter][0]
+        rows = delta.rows(start, length)
+        if rows is None:
+            role = next(iter(group.roles))
+            raise group.misfit(role, f"a type whose rows can go to {len(located.parts)} places, found {delta.type}")
+        found.append((Target(part.module, parameter, _slice_of(parameter, part)), rows))
+        start += length
+    return found
+
+
+def _slice_of(parameter: str, located: Located) -> Slice | None:
+    """Rows of a weight are rows of its bias too; columns are not."""
+    if located.slice is None or parameter == "weight" or located.slice.dim == 0:
+        return located.slice
+    return None
 
 
 def _missing(role: str) -> str:
@@ -160,14 +220,24 @@ def _missing(role: str) -> str:
 
 
 def _shapes(architecture: Architecture, located: Located) -> dict[str, Shape]:
+    """Parameter -> shape of what the name means: a module, rows of one, or several one below the other."""
+    parts = [_part_shapes(architecture, part) for part in located.parts]
+    if len(parts) == 1:
+        return parts[0]
+    shared = [name for name in parts[0] if all(name in part and part[name] for part in parts)]
+    return {name: (sum(part[name][0] for part in parts), *parts[0][name][1:]) for name in shared}
+
+
+def _part_shapes(architecture: Architecture, located: Located) -> dict[str, Shape]:
     module = architecture.module(located.module)
     assert module is not None  # names() lists the architecture's own modules
     if located.slice is None:
         return dict(module.shapes)
-    return {parameter: sliced_shape(shape, located.slice) for parameter, shape in module.shapes.items()}
+    shapes = module.shapes.items()
+    return {name: sliced_shape(shape, part) if (part := _slice_of(name, located)) else shape for name, shape in shapes}
 
 
-def _add_misfit(fitted: Fit, roles: dict[str, TensorRef], error: ShapeMismatchError) -> None:
+def _add_misfit(fitted: Fit, roles: Mapping[str, TensorRef], error: ShapeMismatchError) -> None:
     for ref in roles.values():
         if ref.name == error.key:
             fitted.misfit.append(Misfit(ref.name, error.expected, ref.shape))

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NoReturn
 
 from .adapters import ADAPTER_TYPES
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, Architecture
 from .errors import (
     CorruptFileError,
     UnknownArchitectureError,
@@ -23,7 +23,7 @@ from .errors import (
     UnmappedKeysError,
     WrongBaseError,
 )
-from .fitting import Fit, Groups, fit, group_keys
+from .fitting import Fit, Groups, fit, group_keys, names_of
 from .formats import FORMATS, Format
 from .io import TensorSource, open_tensors, state_of
 from .stack import Adapter
@@ -82,25 +82,67 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
 
     Arguments and errors as ``load_adapter``.
     """
-    scheme = detect_format(source)
-    groups = group_keys(source, scheme)
-    candidates = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
-    fits = [fit(source, scheme, groups, candidate) for candidate in candidates]
-    best = _choose(fits, source, prefer)
+    candidates = [_Candidate(scheme, group_keys(source, scheme)) for scheme in detect_formats(source)]
+    rows = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
+    best, groups = _best_fit(source, candidates, rows, prefer)
     if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
-        _refuse(source, scheme, groups, best, forced=architecture is not None)
-    return Adapter(tuple(best.deltas), source.metadata, best.report(source, scheme))
+        _refuse(source, candidates, best, groups, forced=architecture is not None)
+    return Adapter(tuple(best.deltas), source.metadata, best.report(source), embeddings=groups.embeddings)
 
 
-def detect_format(source: TensorSource) -> Format:
-    """The format that explains most keys; ``UnknownFormatError`` where none explains any."""
+def detect_formats(source: TensorSource) -> tuple[Format, ...]:
+    """The formats that explain most keys, several where they differ in the modules' names alone.
+
+    Raises:
+        CorruptFileError: the file holds no tensor.
+        UnknownFormatError: no format explains any key.
+    """
     if not source:
         raise CorruptFileError(source.label, "holds no tensor")
     evidence = {scheme.name: scheme.recognise(source) for scheme in FORMATS}
-    name = max(evidence, key=lambda name: evidence[name])  # the first of equals: the table's order
-    if evidence[name] == 0:
+    most = max(evidence.values())
+    if most == 0:
         raise UnknownFormatError(source.label, next(iter(source)), FORMATS.names)
-    return FORMATS.get(name)
+    return tuple(scheme for scheme in FORMATS if evidence[scheme.name] == most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A format that may be the file's, with the file's keys as it splits them."""
+
+    scheme: Format
+    groups: Groups
+
+    def hits(self, row: Architecture, reading: int) -> int:
+        """Modules of the file whose names this family has: no more than these can fit."""
+        names = names_of(self.scheme.name, row.name, reading)
+        return sum(name in names for name in self.groups.modules)
+
+
+def _best_fit(
+    source: TensorSource, candidates: Sequence[_Candidate], rows: Sequence[Architecture], prefer: str | None
+) -> tuple[Fit, Groups]:
+    """Most fitting modules; then the preferred architecture, the claimed one, the order of the tables.
+
+    Shapes are looked at from the most hits on, and no further than a fit can still be better.
+    """
+    claimed = claimed_architecture(source)
+    tries = [
+        (candidate, row, reading, candidate.hits(row, reading))
+        for candidate in candidates
+        for row in rows
+        for reading in range(1 + len(candidate.scheme.readings))
+    ]
+    tries.sort(key=lambda one: (-one[3], one[1].name != prefer, one[1].name != claimed))  # stable: the tables' order
+    best: tuple[Fit, Groups] | None = None
+    for candidate, row, reading, hits in tries:
+        if best is not None and hits <= best[0].fitting:
+            break
+        found = fit(source, candidate.scheme, candidate.groups, row, reading)
+        if best is None or found.fitting > best[0].fitting:
+            best = found, candidate.groups
+    assert best is not None  # the tables are not empty
+    return best
 
 
 def claims(source: TensorSource) -> tuple[str, ...]:
@@ -128,32 +170,22 @@ def _made_for_another(best: Fit, groups: Groups, source: TensorSource) -> bool:
     return wrong * 5 > total or missing * 2 > total or (stranger and missing * 10 > total)
 
 
-def _choose(fits: Sequence[Fit], source: TensorSource, prefer: str | None) -> Fit:
-    """Most fitting modules; then the preferred architecture, the claimed one, the table's order."""
-    claimed = claimed_architecture(source)
-
-    def rank(candidate: Fit) -> tuple[int, bool, bool]:
-        name = candidate.architecture.name
-        return len(candidate.deltas), name == prefer, name == claimed
-
-    return max(fits, key=rank)
-
-
-def _refuse(source: TensorSource, scheme: Format, groups: Groups, best: Fit, forced: bool) -> NoReturn:
+def _refuse(
+    source: TensorSource, candidates: Sequence[_Candidate], best: Fit, groups: Groups, forced: bool
+) -> NoReturn:
     """Raise the error of a file that is not of this family."""
+    total = len(groups.modules)
     if forced:
-        fitting = (row.title for row in ARCHITECTURES if fit(source, scheme, groups, row).deltas)
-        if made_for := next(fitting, None):
-            raise WrongBaseError(source.label, made_for, best.architecture.title, 0, len(groups.modules))
-    strange = next((key for key in source if scheme.split(key) is None), None)
+        made_for, own = _best_fit(source, candidates, list(ARCHITECTURES), None)
+        if made_for.deltas and not _made_for_another(made_for, own, source):
+            raise WrongBaseError(source.label, made_for.architecture.title, best.architecture.title, 0, total)
+    strange = next((key for key in source if best.scheme.split(key) is None), None)
     if strange is not None and not best.deltas and not best.misfit:
         raise UnknownFormatError(source.label, strange, FORMATS.names, f"Known adapter types: {_types()}.")
-    total = len(groups.modules)
-    why = next(iter(best.left.values()), f"it has {next(iter(groups.modules))}")
+    why = next(iter(best.left.values()), f"it has {next(iter(groups.modules), next(iter(source)))}")
     titles = [row.title for row in ARCHITECTURES]
-    fitting = sum(name not in best.left for name in groups.modules)
     raise UnknownArchitectureError(
-        source.label, best.architecture.title, fitting, total, why, titles, " and ".join(claims(source))
+        source.label, best.architecture.title, best.fitting, total, why, titles, " and ".join(claims(source))
     )
 
 

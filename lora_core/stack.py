@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from .adapters import Delta
+from .io import TensorRef
 from .types import DENOISER, MappingReport, Target
 
 
@@ -19,6 +20,8 @@ class Adapter:
         deltas: where each change goes, in the order of the file.
         metadata: of the file's header.
         report: what became of each tensor; it carries file, format and architecture names.
+        embeddings: token -> {name of the text encoder (``Component.encoder``) -> tensor (vectors, width)}; they are
+            bundled with the LoRA and change no weight.
         digest: identifies the content for caches: path, size and time of a file, otherwise a text that no other
             adapter has.
     """
@@ -26,6 +29,7 @@ class Adapter:
     deltas: tuple[tuple[Target, Delta], ...]
     metadata: Mapping[str, str]
     report: MappingReport
+    embeddings: Mapping[str, Mapping[str, TensorRef]] = field(default_factory=dict[str, Mapping[str, TensorRef]])
     digest: str = field(default_factory=lambda: uuid4().hex)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +17,79 @@ Inventory = dict[str, Any]
 
 FOLDER = Path(os.environ.get("LOOM_KEYS") or Path(__file__).resolve().parents[2] / "shared" / "keys") / "lora"
 
-BASES = ("sd15", "sdxl")
-# Names of inventories are <base>__<format>__<type>[_tag].
+# Names of inventories are <base>__<writer>__<type>[_tag]. Writer -> the format that its names are of.
 FORMATS = {
     "kohya": "kohya",
     "kohya-ldm": "kohya",
     "kohya-diffusers": "kohya",
+    "kohya-lycoris": "kohya",
+    "kohya-oft": "kohya",
     "diffusers-tokohya": "kohya",
+    "onetrainer": "kohya",
     "onetrainer-kohya": "kohya",
     "onetrainer-legacy": "kohya",
+    "simpletuner-lycoris": "kohya",
+    "wan-fun": "kohya",
+    "diffusers": "diffusers",
+    "diffusers-bare": "diffusers",
     "diffusers-old": "diffusers",
     "diffusers-mid": "diffusers",
     "diffusers-peft": "diffusers",
+    "aitoolkit-diffusers": "diffusers",
+    "diffsynth": "diffusers",  # Qwen-Image's own names are diffusers'
+    "motion": "original",
+    "peft-raw": "peft",
+    "peft-default": "peft",
+    "peft-base-model": "peft",
+    "simpletuner-peft": "peft",
+    "comfy": "comfy",
+    "comfy-peft-alpha": "comfy",
+    "peft-comfy": "comfy",
+    "onetrainer-comfy": "comfy",
+    "aitoolkit": "comfy",
+    "aitoolkit-bfl": "comfy",
+    "bfl": "comfy",
+    "diffusion-pipe": "comfy",
+    "native-fused": "comfy",
+    "bfl-control": "original",
+    "onetrainer-omi": "omi",
+    "xlabs": "xlabs",
+    "uso": "xlabs",
+    "cloneofsimo": "cloneofsimo",
 }
-TYPES = (
-    "lora",
-    "locon",
-    "locon-tucker",
-    "locon-norm",
-    "dora",
-    "dora-on-input",
-    "dora-on-output",
-    "dora-weight",
-    "full",
-)
+# What inventories call a base -> the family in ``ARCHITECTURES``, where it is another word.
+FAMILIES = {
+    "sd15-motion": "sd15_motion",
+    "sd35": "sd35_large",
+    "hunyuan-video": "hunyuan_video",
+    "qwen-image": "qwen_image",
+    "z-image": "z_image",
+    "stable-cascade": "cascade_c",
+    "wan": "wan_t2v_14b",
+    "chroma": "flux",  # the same modules and shapes; nothing in such a file tells them apart
+}
+
+ALL = sorted(FOLDER.glob("*.json"))
 
 
 def parts(path: Path) -> tuple[str, str, str]:
-    base, scheme, kind = path.stem.split("__")
-    return base, scheme, kind.split("_")[0]
+    """Base, writer and type of an inventory's name."""
+    base, writer, kind = path.stem.split("__")
+    return base, writer, kind.split("_")[0]
 
 
-def in_scope(path: Path) -> bool:
-    base, scheme, kind = parts(path)
-    return base in BASES and scheme in FORMATS and kind in TYPES
+def family(path: Path) -> str:
+    """The family that a file with these tensors was made for."""
+    base = str(read(path)["base"])
+    return FAMILIES.get(base, base)
 
 
-ALL = sorted(FOLDER.glob("*.json"))
-SCOPE = [path for path in ALL if in_scope(path)]
-OTHER = [path for path in ALL if not in_scope(path)]
+def reliable(path: Path) -> bool:
+    """Whether the shapes are a real file's; some samples were made up by hand and give names alone."""
+    return not read(path).get("shapes_unreliable")
 
 
+@lru_cache(maxsize=256)
 def read(path: Path) -> Inventory:
     return json.loads(path.read_text())
 
@@ -86,6 +119,8 @@ def _dtype(inventory: Inventory, key: str) -> torch.dtype:
 def _tensor(key: str, shape: list[int], dtype: torch.dtype, generator: torch.Generator, values: bool) -> torch.Tensor:
     if key.endswith(".alpha"):
         return torch.full(shape, 4, dtype=dtype)
+    if not shape:
+        return torch.ones(shape, dtype=dtype)  # a switch, such as IA3's on_input: mapping reads it
     if not values:
         return torch.empty(shape, dtype=dtype, device="meta")
     return (torch.randn(shape, generator=generator) / 10).to(dtype)

@@ -17,6 +17,7 @@ from math import prod
 
 import torch
 
+from ..types import Shape
 from .base import AdapterType, AdditiveDelta, Delta, Group
 from .matrix import Matrix, product, sizes, tucker, whole
 
@@ -40,9 +41,11 @@ class LokrDelta(AdditiveDelta):
 def build(group: Group) -> Mapping[str, Delta]:
     """The weight's delta: w1 has to divide the weight, w2 to be what remains."""
     out, inner = sizes(group)
-    left = _left(group, out, inner[0])
+    left = _left(group, out, inner)
     rows, columns = left.tensors[0].shape[0], prod(left.tensors[-1].shape[1:])
     c, remaining = out // rows, (inner[0] // columns, *inner[1:])
+    if inner[0] % columns:
+        remaining = (prod(inner) // columns,)
     if "lokr_w2" in group.roles:
         right = whole(group, "lokr_w2", c, remaining)
     elif "lokr_t2" in group.roles:
@@ -54,15 +57,20 @@ def build(group: Group) -> Mapping[str, Delta]:
     return {"weight": LokrDelta(left, right, group.scale_of(rank) if rank else unranked)}
 
 
-def _left(group: Group, out: int, into: int) -> Matrix:
-    """w1, whose number of rows divides the weight's outputs and whose number of columns its inputs."""
+def _left(group: Group, out: int, inner: Shape) -> Matrix:
+    """w1, whose number of rows divides the weight's outputs and whose number of columns its inputs.
+
+    The first LoKr of LyCORIS (1.4) gave each factor one side of a convolution's kernel: w1 (a, b * kernel), w2
+    (c, d * kernel), and read the product as a weight, row by row.
+    """
     first, last = ("lokr_w1", "lokr_w1") if "lokr_w1" in group.roles else ("lokr_w1_a", "lokr_w1_b")
     up, down = group.roles[first].shape, group.roles[last].shape
     rows, columns = (up[0] if len(up) > 1 else 0), prod(down[1:])
     if rows == 0 or out % rows:
         raise group.misfit(first, f"a number of rows that divides {out}")
-    if columns == 0 or len(down) < 2 or into % columns:
-        raise group.misfit(last, f"a number of columns that divides {into}")
+    first_lokr = "lokr_w2_b" in group.roles and "lokr_t2" not in group.roles and prod(inner) % max(columns, 1) == 0
+    if columns == 0 or len(down) < 2 or (inner[0] % columns and not first_lokr):
+        raise group.misfit(last, f"a number of columns that divides {inner[0]}")
     return whole(group, first, rows, (columns,)) if first == last else product(group, first, last, rows, (columns,))
 
 

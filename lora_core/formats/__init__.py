@@ -1,12 +1,24 @@
 """Naming schemes of LoRA files. One format is one file and one row; the format that explains most keys
-wins, the order decides between equals."""
+wins, between equals the one whose names fit, then the order."""
 
 from __future__ import annotations
 
 from ..registry import Registry
-from . import diffusers, kohya
-from .base import Format, Ignored, Located, NamedRole, Names
+from . import cloneofsimo, comfy, diffusers, kohya, omi, original, peft, xlabs
+from .base import Embedded, Format, Found, Ignored, Located, NamedRole, Names
 
-FORMATS: Registry[Format] = Registry("format", (kohya.FORMAT, diffusers.FORMAT))
+FORMATS: Registry[Format] = Registry(
+    "format",
+    (
+        kohya.FORMAT,
+        diffusers.FORMAT,
+        comfy.FORMAT,
+        peft.FORMAT,
+        xlabs.FORMAT,
+        cloneofsimo.FORMAT,
+        original.FORMAT,
+        omi.FORMAT,
+    ),
+)
 
-__all__ = ["FORMATS", "Format", "Ignored", "Located", "NamedRole", "Names"]
+__all__ = ["FORMATS", "Embedded", "Format", "Found", "Ignored", "Located", "NamedRole", "Names"]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..adapters import ADAPTER_TYPES
-from ..architectures import Architecture
+from ..architectures import Architecture, Location
 from ..io import TensorSource
 from ..types import ModuleKey, Slice
 
@@ -29,33 +28,49 @@ class Ignored(NamedTuple):
     reason: str
 
 
+class Embedded(NamedTuple):
+    """A key that holds an embedding: the token that names it in a prompt, and the encoder that it is for
+    (``Component.encoder``)."""
+
+    token: str
+    encoder: str
+
+
+Found = NamedRole | Ignored | Embedded | None
+
+
 class Located(NamedTuple):
-    """The module that a name means, and the slice where it is part of one."""
+    """The module that a name means, and the slice where it is part of one.
+
+    Args:
+        module, slice: where the rows of the file's matrix go.
+        more: where its following rows go, for a name that stands for several modules or swaps rows.
+    """
 
     module: ModuleKey
     slice: Slice | None = None
+    more: tuple[Located, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Located, ...]:
+        """All places, in the order of the rows."""
+        return (self._replace(more=()), *self.more)
+
+    @classmethod
+    def of(cls, component: str, location: Location) -> Located:
+        """A location of the architecture's data."""
+        more = tuple(cls.of(component, part) for part in location.more)
+        return cls(ModuleKey(component, location.path), location.slice, more)
 
 
 Names = Mapping[str, Located]
-Alpha = Callable[[Located, str, int], "float | None"]
+Reading = Callable[[Architecture], Names]
+# (located, name in the file, rank or None where the shapes do not say it) -> alpha / rank, None where nothing is said
+Scale = Callable[[Located, str, "int | None"], "float | None"]
 
 
-def no_alpha(located: Located, name: str, rank: int) -> float | None:
+def no_scale(located: Located, name: str, rank: int | None) -> float | None:
     """The rule of formats that state no alpha outside the tensors."""
-    return None
-
-
-# LyCORIS's suffixes (dora_scale, diff, w_norm, ...) are our roles, so a new adapter type needs no edit here.
-ROLES = frozenset({"alpha"}).union(*(row.required | row.optional for row in ADAPTER_TYPES))
-
-
-def split_suffix(key: str, renamed: Mapping[str, str]) -> NamedRole | None:
-    """Split at the last one or two dots: by a format's own suffixes (``renamed``), then by role names."""
-    for dots in (2, 1):
-        parts = key.rsplit(".", dots)
-        suffix = ".".join(parts[1:])
-        if len(parts) == dots + 1 and (role := renamed.get(suffix) or (suffix if suffix in ROLES else None)):
-            return NamedRole(parts[0], role)
     return None
 
 
@@ -66,16 +81,23 @@ class Format:
     Args:
         name: id in reports, ``"kohya"``.
         title: name for people.
-        split: key -> name and role, an ``Ignored``, or None where the key is not of this format.
+        split: key -> name and role, an ``Embedded``, an ``Ignored``, or None where the key is not of this format.
         names: architecture -> every module name of this format; pure, so ``mapping`` caches it.
-        alpha: file -> rule for the alpha of modules that have no alpha tensor, (located, name, rank) -> alpha.
+        scale: file -> rule for the scale of modules that have no alpha tensor.
+        readings: further tables of names, where versions of the program number their modules differently; the one
+            that fits is used.
+        embeddings: file -> keys that are embeddings, where only the metadata says so.
+        settings: file -> the configuration that adapter types may need (``Group.settings``); None where it has none.
     """
 
     name: str
     title: str
-    split: Callable[[str], NamedRole | Ignored | None]
-    names: Callable[[Architecture], Names]
-    alpha: Callable[[TensorSource], Alpha] = lambda file: no_alpha
+    split: Callable[[str], Found]
+    names: Reading
+    scale: Callable[[TensorSource], Scale] = lambda file: no_scale
+    readings: tuple[Reading, ...] = ()
+    embeddings: Callable[[TensorSource], Mapping[str, Embedded]] = lambda file: {}
+    settings: Callable[[TensorSource], Mapping[str, object] | None] = lambda file: None
 
     def recognise(self, keys: Mapping[str, object]) -> int:
         """Evidence: how many keys are of this format. An empty file has none."""

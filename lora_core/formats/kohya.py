@@ -1,51 +1,66 @@
 """kohya's names, the most common: ``lora_unet_<path with _>.lora_down.weight``, ``.alpha``.
 
-Written by kohya's sd-scripts, LyCORIS, OneTrainer and many others; read by ComfyUI, A1111 and Forge. The
-path is the checkpoint's (``input_blocks_1_1_proj_in``) or diffusers' (``down_blocks_0_attentions_0_proj_in``),
-in files for any base. Text encoders: ``lora_te_`` (SD 1, 2), ``lora_te1_`` and ``lora_te2_`` (SDXL).
+Written by kohya's sd-scripts and musubi-tuner, LyCORIS, OneTrainer and many others; read by ComfyUI, A1111 and Forge.
+The path is the checkpoint's (``input_blocks_1_1_proj_in``) or diffusers' (``down_blocks_0_attentions_0_proj_in``),
+in files for any base. Prefixes: ``lora_unet_``, ``lora_te_`` (one text encoder), ``lora_te1_``, ... ; for the denoiser
+also ``lora_transformer_`` (OneTrainer), ``lycoris_`` (SimpleTuner) and ``oft_unet_`` (kohya's OFT).
 """
 
 from __future__ import annotations
 
 from ..architectures import Architecture
-from ..types import ModuleKey
-from .base import Format, Ignored, Located, NamedRole, Names, split_suffix
+from ..types import DENOISER
+from .base import Embedded, Format, Found, Ignored, Located, NamedRole, Names
+from .suffixes import split_suffix
 
-# suffix -> role, where it is not the role's own name. sd-scripts (lora_*), diffusers' conversion of PEFT
-# files (lora_A, lora_magnitude_vector).
-SUFFIXES: dict[str, str] = {
-    "lora_down.weight": "down",
-    "lora_up.weight": "up",
-    "lora_mid.weight": "mid",
-    "lora_A.weight": "down",
-    "lora_B.weight": "up",
-    "lora_magnitude_vector.weight": "magnitude",
-    "lora_magnitude_vector": "magnitude",
-}
 EMBEDDING = "bundle_emb."
+OFT = "oft_unet_"
+_STARTS = ("lora_", "lycoris_", OFT)
+_OF_DENOISERS = ("lora_unet", "lora_transformer", "lycoris", "oft_unet")
 
 
-def split(key: str) -> NamedRole | Ignored | None:
+def split(key: str) -> Found:
     """``lora_unet_mid_block_..._to_q.alpha`` -> (``lora_unet_mid_block_..._to_q``, ``alpha``)."""
     if key.startswith(EMBEDDING):
-        token = key[len(EMBEDDING) :].rsplit(".", 1)[0]
-        return Ignored(f"embedding of the token {token!r}, bundled with the LoRA; it changes no weight")
-    if not key.startswith("lora_"):
+        return _embedding(key)
+    if not key.startswith(_STARTS):
         return None
-    found = split_suffix(key, SUFFIXES)
-    # A half-flattened name (..._attn1.to_k.lora_magnitude_vector) still has dots, some names end in "_".
-    return found and found._replace(name=found.name.replace(".", "_").rstrip("_"))
+    found = split_suffix(key)
+    if found is None:
+        # LyCORIS's IA3 says "weight", which in other names would be a weight of the model itself.
+        name, dot, last = key.rpartition(".")
+        return NamedRole(_plain(name), "ia3_weight") if dot and last == "weight" else None
+    role = found.role
+    if key.startswith(OFT) and role.startswith("oft_blocks"):
+        role = f"kohya_{role}"  # another formula than LyCORIS's under the same suffix
+    return NamedRole(_plain(found.name), role)
+
+
+def _plain(name: str) -> str:
+    """Only ``_`` between the parts: names may be half-flattened (``..._attn1.to_k``), end in ``_``, or have two."""
+    name = name.replace(".", "_").rstrip("_")
+    return name.replace("__", "_") if "__" in name else name
+
+
+def _embedding(key: str) -> Embedded | Ignored:
+    """``bundle_emb.<token>.clip_l``; the token may hold dots and spaces."""
+    token, _, encoder = key[len(EMBEDDING) :].rpartition(".")
+    if not token:
+        return Ignored("an embedding without a token, which no prompt can name")
+    return Embedded(token, {"t5": "t5xxl"}.get(encoder, encoder))
 
 
 def names(architecture: Architecture) -> Names:
     """Every module under each of its kohya names."""
     table: dict[str, Located] = {}
     for component in architecture.components:
-        for prefix in component.kohya_prefixes:
-            for paths in (component.diffusers, component.native):
-                for path, location in paths.items():
-                    key = ModuleKey(component.name, location.path)
-                    table[f"{prefix}_{path.replace('.', '_')}"] = Located(key, location.slice)
+        places = [
+            (path.replace(".", "_"), Located.of(component.name, location)) for path, location in component.paths.items()
+        ]
+        more = _OF_DENOISERS if component.name == DENOISER else ()
+        for prefix in dict.fromkeys((*component.kohya_prefixes, *more)):
+            for path, located in places:
+                table.setdefault(f"{prefix}_{path}", located)
     return table
 
 

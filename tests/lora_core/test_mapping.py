@@ -130,9 +130,9 @@ def test_the_wrong_base() -> None:
 
 
 def test_a_base_that_is_not_known_says_what_the_metadata_claims() -> None:
-    tensors = pair("lora_unet_double_blocks_0_img_attn_qkv", 9216, 3072)
-    with pytest.raises(UnknownArchitectureError, match=r"metadata says flux-1-dev/lora: none of 1 modules fits"):
-        adapter_of(tensors, {"modelspec.architecture": "flux-1-dev/lora"})
+    tensors = pair("lora_unet_tower_0_attn_qkv", 9216, 3072)
+    with pytest.raises(UnknownArchitectureError, match=r"metadata says tower-1/lora: none of 1 modules fits"):
+        adapter_of(tensors, {"modelspec.architecture": "tower-1/lora"})
 
 
 def test_a_base_that_shares_modules_with_a_known_one_is_not_taken_for_it() -> None:
@@ -182,7 +182,7 @@ def test_a_missing_file_and_a_misspelt_architecture(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_adapter(tmp_path / "none.safetensors")
     save_file(pair(), tmp_path / "ink.safetensors")
-    with pytest.raises(UnknownNameError, match="did you mean 'sd15'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'sd(15|21)'"):
         load_adapter(tmp_path / "ink.safetensors", architecture="sd51")
 
 

@@ -1,0 +1,52 @@
+"""alpha / rank as PEFT's configurations state it: ``adapter_config.json``, and diffusers' metadata of the same content.
+
+``lora_alpha`` (LoRA) or ``alpha`` (LoHa, LoKr), ``r``, ``alpha_pattern`` and ``rank_pattern`` (name or ending of a
+name -> value); with ``use_rslora`` the scale is alpha / sqrt(rank). Source: PEFT's tuners.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..errors import CorruptFileError
+from ..numeric import finite
+from ..untrusted import mapping
+
+# What a module may be called; anything else in a pattern is a regular expression.
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def check_patterns(settings: Mapping[str, object], file: str) -> None:
+    """Refuse regular expressions for names. PEFT would evaluate one, but a stranger's expression may take for ever."""
+    for key, value in settings.items():
+        if not key.endswith(("alpha_pattern", "rank_pattern")):
+            continue
+        if strange := next((name for name in mapping(value) if not _NAME.fullmatch(name)), None):
+            hint = "Save the LoRA again with module names there, or in kohya's format."
+            raise CorruptFileError(file, f"{key} has the expression {strange!r}, expected a module name", hint)
+
+
+def config_scale(settings: Mapping[str, object], name: str, rank: int | None) -> float | None:
+    """alpha / rank of the module with this name; None where the configuration states no alpha.
+
+    Args:
+        settings: one PEFT configuration.
+        name: the module's path.
+        rank: of the stored factors, which decides; None where they do not show it (a whole LoKr factor).
+    """
+    alpha = finite(settings.get("lora_alpha", settings.get("alpha")))
+    alpha = _special(settings.get("alpha_pattern"), name, alpha)
+    if rank is None:
+        stated = _special(settings.get("rank_pattern"), name, finite(settings.get("r")))
+        rank = int(stated) if stated else None
+    if alpha is None or not rank or rank < 1:
+        return None
+    return alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank
+
+
+def _special(patterns: object, name: str, default: float | None) -> float | None:
+    for pattern, value in mapping(patterns).items():
+        if name == pattern or name.endswith(f".{pattern}"):
+            return finite(value)
+    return default
