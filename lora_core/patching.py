@@ -37,6 +37,7 @@ __all__ = [
     "Patch",
     "PatchPart",
     "Step",
+    "Watch",
     "apply_patch",
     "apply_steps",
     "bind",
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 Device: TypeAlias = "torch.device | str"
+# Called with (weight, patched weight before rounding, the same after rounding), all of it or blocks of rows; from
+# several threads at once. The tensors are lent: the next block overwrites them.
+Watch: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]"
 
 # Numbers that one core works on at once: 2 MB of float32 stay in its second-level cache (benchmarks/patch.py: a
 # quarter less time than with whole weights), and a weight has enough blocks for all cores.
@@ -111,7 +115,12 @@ def _concatenate(factors: list[tuple[float, Factors]]) -> tuple[torch.Tensor, to
 
 @torch.no_grad()
 def apply_patch(
-    weight: torch.Tensor, patch: Patch, *, device: Device | None = None, dtype: torch.dtype | None = None
+    weight: torch.Tensor,
+    patch: Patch,
+    *,
+    device: Device | None = None,
+    dtype: torch.dtype | None = None,
+    watch: Watch | None = None,
 ) -> torch.Tensor:
     """The patched weight as a new tensor; ``weight`` is not written to.
 
@@ -120,6 +129,7 @@ def apply_patch(
         patch: what to do.
         device: where to compute, and where the result is; None: where the weight is.
         dtype: of the result; None: the weight's. fp8 saturates instead of overflowing to NaN or infinity.
+        watch: sees what is rounded; for measuring.
 
     Computes in float32 (in float64 for a float64 weight, so that nothing of it is lost) and rounds once.
 
@@ -135,10 +145,13 @@ def apply_patch(
     result = torch.empty(weight.shape, dtype=dtype or weight.dtype, device=weight.device)
     match steps:
         case [LowRankStep(slice=None) as step]:
-            _add_product(_matrix(result), weight.reshape(result.shape[0], -1), step)
+            _add_product(_matrix(result), weight.reshape(result.shape[0], -1), step, watch)
         case _:
             work = torch.empty_like(result, dtype=_wide(weight.dtype))
-            result.copy_(_saturated(apply_steps(work.copy_(weight), steps), result.dtype))
+            changed = apply_steps(work.copy_(weight), steps)
+            result.copy_(_saturated(changed, result.dtype))
+            if watch is not None:
+                watch(weight, changed, result)
     return result
 
 
@@ -186,7 +199,7 @@ def apply_steps(work: torch.Tensor, steps: Iterable[Step]) -> torch.Tensor:
     return work
 
 
-def _add_product(target: torch.Tensor, source: torch.Tensor, step: LowRankStep) -> None:
+def _add_product(target: torch.Tensor, source: torch.Tensor, step: LowRankStep, watch: Watch | None = None) -> None:
     """``target = round(source + up @ down)`` for 2-D views; they may be the same memory.
 
     Goes by blocks of rows, so that casting to float32, product and rounding meet in the cache and the weight
@@ -206,6 +219,8 @@ def _add_product(target: torch.Tensor, source: torch.Tensor, step: LowRankStep) 
             block.addmm_(up[start:end], down)
             if scratch is not None:
                 into.copy_(_saturated(block, into.dtype))
+                if watch is not None:
+                    watch(values, block, into)
 
     blocks, cores = _blocks(target), torch.get_num_threads()
     shares = [blocks[first::cores] for first in range(min(cores, len(blocks)))]

@@ -43,12 +43,14 @@ class Entry:
     Args:
         name, dtype, shape: as the header has them, dtype by its name (``"F16"``).
         content: a tensor of a file whose bytes are taken over, or a function that computes the tensor.
+        last: compute it when all others are written: what it is follows from one that lies behind it.
     """
 
     name: str
     dtype: str
     shape: Shape
     content: Content
+    last: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -85,19 +87,27 @@ def stream_safetensors(
     runs = list(_runs(entries))
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(atomic_file(path, size=total, overwrite=overwrite))
-        computed = stack.enter_context(Ahead([partial(_bytes, run) for run in runs if isinstance(run, Entry)]))
+        computed = stack.enter_context(
+            Ahead([partial(_bytes, run) for run in runs if isinstance(run, Entry) and not run.last])
+        )
         report = _Progress(target, progress, total)
         write_all(target, header)
         report.add(len(header))
         sources: dict[Path, FileIO] = {}
         for run in runs:
             if isinstance(run, Entry):
-                write_all(target, next(computed))
+                write_all(target, bytes(run.nbytes) if run.last else next(computed))
                 report.add(run.nbytes)
             else:
                 if run.file.path not in sources:
                     sources[run.file.path] = stack.enter_context(run.file.reopen())
                 _copy(run, sources[run.file.path], target, report)
+        position = len(header)
+        for entry in entries:
+            if entry.last:
+                os.lseek(target.fileno(), position, os.SEEK_SET)
+                write_all(target, _bytes(entry))
+            position += entry.nbytes
         if late is not None:
             os.lseek(target.fileno(), 0, os.SEEK_SET)
             write_all(target, build_header(entries, late(Path(str(target.name))), len(header)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..architectures import ARCHITECTURES, Architecture, Component, Module, Place
@@ -11,8 +11,14 @@ from ..architectures.spec import sliced_shape
 from ..errors import UnknownCheckpointError
 from ..formats import FORMATS
 from ..io import TensorFile, TensorSource
+from ..quantised import Quantised, find_quantised
 from ..types import DENOISER, ModuleKey, Shape, Target
 from .source import Checkpoint, Piece, Stored
+
+# Modules that are looked at before all of a component are.
+SAMPLE = 32
+
+_NOTHING: tuple[int, dict[Target, Place]] = (0, {})
 
 Layout = Callable[[Component, Module, str], "Place | None"]
 
@@ -20,11 +26,26 @@ Layout = Callable[[Component, Module, str], "Place | None"]
 def open_file(path: Path) -> Checkpoint:
     """Open a safetensors checkpoint and find its architecture; errors as ``open_checkpoint``."""
     file = TensorFile(path)
-    best = max((_fit(file, row) for row in ARCHITECTURES), key=lambda fit: fit.score)
+    quantised = find_quantised(file, file.metadata, file.label)
+    best = max((_fit(file, quantised, row) for row in ARCHITECTURES), key=lambda fit: (fit.score, -fit.missing))
     if not best.recognised:
         raise UnknownCheckpointError(file.label, next(iter(file), ""), _titles(), _hint(file))
     tensors = {key: Stored(ref.shape, ref.dtype, (Piece(ref),)) for key, ref in file.items()}
-    return Checkpoint(file.label, best.architecture, file.metadata, tensors, best.places, {file.label: file.path})
+    files = {file.label: file.path}
+    quantised = _measured(file, quantised, best)
+    return Checkpoint(file.label, best.architecture, file.metadata, tensors, best.places, files, quantised=quantised)
+
+
+def _measured(file: TensorSource, quantised: Quantised, fit: _Fit) -> Quantised:
+    """The same with the shapes that the architecture knows: padding does not say what it pads."""
+    layers = dict(quantised.layers)
+    for target, place in fit.places.items():
+        layer, shape = layers.get(place.key), fit.architecture.shape(target)
+        if layer is None or shape is None or place.slice is not None:
+            continue
+        if layer.holds(shape, file[place.key].shape):
+            layers[place.key] = replace(layer, shape=shape)
+    return replace(quantised, layers=layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +54,48 @@ class _Fit:
 
     Args:
         score: parameters that are there with the architecture's shape.
+        missing: parameters of its components that are not. Variants that add layers fit their parent's file as well.
         recognised: at least half of one component is there.
         places: where the parameters lie.
     """
 
     architecture: Architecture
     score: int
+    missing: int
     recognised: bool
     places: Mapping[Target, Place]
 
 
-def _fit(file: TensorSource, architecture: Architecture) -> _Fit:
-    total, recognised = 0, False
+def _fit(file: TensorSource, quantised: Quantised, architecture: Architecture) -> _Fit:
+    total, missing, recognised = 0, 0, False
     places: dict[Target, Place] = {}
     for component in architecture.components:
-        found = max((_located(file, component, layout) for layout in _LAYOUTS), key=lambda fit: fit[0])
+        layouts = (layout for layout in _LAYOUTS if _likely(file, component, layout))
+        located = (_located(file, quantised, component, layout) for layout in layouts)
+        found = max([*located, _NOTHING], key=lambda fit: fit[0])
         size = sum(len(module.shapes) for module in component.modules.values())
         if found[0] * 2 >= size:
             total += found[0]
+            missing += size - found[0]
             recognised = True
             places |= found[1]
-    return _Fit(architecture, total, recognised, places)
+    return _Fit(architecture, total, missing, recognised, places)
 
 
-def _located(file: TensorSource, component: Component, layout: Layout) -> tuple[int, dict[Target, Place]]:
+def _likely(file: TensorSource, component: Component, layout: Layout) -> bool:
+    """Whether some of a few modules, spread over the component, are there; dozens of families are looked at."""
+    modules = list(component.modules.values())
+    places = (
+        layout(component, module, parameter)
+        for module in modules[:: max(1, len(modules) // SAMPLE)]
+        for parameter in module.shapes
+    )
+    return any(place is not None and place.key in file for place in places)
+
+
+def _located(
+    file: TensorSource, quantised: Quantised, component: Component, layout: Layout
+) -> tuple[int, dict[Target, Place]]:
     """Parameters with the right shape, and the place of each parameter that the file has."""
     score = 0
     places: dict[Target, Place] = {}
@@ -64,6 +103,8 @@ def _located(file: TensorSource, component: Component, layout: Layout) -> tuple[
         place = layout(component, module, parameter)
         if place is not None and place.key in file:
             stored = file[place.key].shape
+            if layer := quantised.layers.get(place.key):
+                stored = shape if layer.holds(shape, stored) else layer.shape
             if place.slice is not None:
                 stored = sliced_shape(stored, place.slice) if len(stored) > place.slice.dim else ()
             # A variant may have a layer of another width (inpainting models: nine input channels).

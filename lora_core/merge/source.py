@@ -17,6 +17,7 @@ from ..architectures import Architecture, Place
 from ..architectures.spec import sliced_shape
 from ..io import TensorRef
 from ..io.dtypes import TORCH_DTYPES
+from ..quantised import Quantised
 from ..types import Shape, Slice, Target
 
 
@@ -80,6 +81,7 @@ class Checkpoint:
         places: whole target -> where it lies, for every parameter that is there.
         files: what it was read from: name to show -> path.
         left_out: tensors of a folder that a single-file checkpoint has no place for -> reason.
+        quantised: which of the tensors are quantised weights, and how.
     """
 
     label: str
@@ -89,13 +91,15 @@ class Checkpoint:
     places: Mapping[Target, Place]
     files: Mapping[str, Path]
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    quantised: Quantised = field(default_factory=Quantised)
 
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter as the model has it, None where the checkpoint has none."""
         place = self.places.get(target)
         if place is None:
             return None
-        shape = self.tensors[place.key].shape
+        layer = self.quantised.layers.get(place.key)
+        shape = layer.shape if layer else self.tensors[place.key].shape
         if place.slice is not None:
             shape = sliced_shape(shape, place.slice)
         return shape[::-1] if place.transposed else shape

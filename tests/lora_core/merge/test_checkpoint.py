@@ -158,27 +158,6 @@ def test_fp8_for_the_matrices(base: Path, out: Path) -> None:
         assert len(file.keys()) == len(merged)
 
 
-@pytest.mark.parametrize("suffix", ["scale_weight", "weight_scale"])
-def test_a_scaled_fp8_weight_is_patched_at_its_scale(tmp_path: Path, out: Path, suffix: str) -> None:
-    """W = fp8 * scale. The stored numbers alone, without the scale, would take a LoRA forty times too weak."""
-    tensors = small_models.checkpoint_tensors()
-    key = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"
-    scale = torch.tensor(0.025)
-    tensors[key] = (tensors[key].float() / scale).to(torch.float8_e4m3fn)
-    tensors[key.removesuffix("weight") + suffix] = scale
-    save_file(tensors, tmp_path / "scaled.safetensors")
-    stack = stack_of(adapter(lora_tensors(only="mid_block_attentions_0_transformer_blocks_0_attn1_to_q")))
-    merge_to_checkpoint(tmp_path / "scaled.safetensors", stack, out)
-
-    merged = load_file(out)
-    (patch,) = bind(stack, open_checkpoint(out).shape_of).patches.values()
-    wanted = apply_patch(tensors[key].float() * scale, patch)
-    assert torch.equal(merged[key].float(), (wanted / scale).to(torch.float8_e4m3fn).float())
-    assert torch.equal(merged[key.removesuffix("weight") + suffix], scale)
-    with pytest.raises(ConfigError, match=r"have scales .* 'same' only"):
-        merge_to_checkpoint(tmp_path / "scaled.safetensors", stack, out, dtype="fp16", overwrite=True)
-
-
 def sdxl_part(path: Path) -> Checkpoint:
     """One layer of SDXL's second text encoder in its checkpoint's own layout: fused rows, transposed projection."""
     prefix = "conditioner.embedders.1.model."

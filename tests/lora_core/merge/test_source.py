@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,10 @@ from safetensors.torch import load_file, save_file
 import small_models
 from lora_core.architectures import ARCHITECTURES
 from lora_core.errors import CorruptFileError, UnknownCheckpointError
-from lora_core.io.dtypes import itemsize
 from lora_core.merge import open_checkpoint
 from lora_core.merge.folder import CONFIGS_KEY
 from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, ModuleKey, Target
-
-
-def sparse_file(path: Path, tensors: Mapping[str, Any], dtypes: Mapping[str, str] | None = None) -> Path:
-    """A safetensors file of these shapes whose data is a hole: seven gigabytes that take no room."""
-    header: dict[str, Any] = {}
-    end = 0
-    for name, shape in tensors.items():
-        dtype = (dtypes or {}).get(name, "F16")
-        begin, end = end, end + torch.Size(shape).numel() * itemsize(dtype)
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
-    os.truncate(path, 8 + len(text) + end)
-    return path
+from sparse_files import sparse_file
 
 
 def inventory(keys: Path, name: str) -> dict[str, Any]:
