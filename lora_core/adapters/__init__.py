@@ -10,6 +10,7 @@ from . import (
     dora,
     full,
     glora,
+    hra,
     ia3,
     kohya_oft,
     loha,
@@ -18,6 +19,7 @@ from . import (
     norm,
     oft2,
     oft_diag,
+    peft_boft,
     peft_oft,
     replacement,
     split,
@@ -51,6 +53,8 @@ ADAPTER_TYPES: Registry[AdapterType] = Registry(
         oft2.TYPE,
         peft_oft.TYPE,
         peft_oft.OLD_TYPE,
+        peft_boft.TYPE,
+        hra.TYPE,
     ),
 )
 
