@@ -84,7 +84,11 @@ def loom() -> None:
 def inspect_command(
     files: Annotated[
         list[Path],
-        typer.Argument(help="LoRA files (safetensors, or a pickle of tensors) and folders of PEFT.", metavar="FILE..."),
+        typer.Argument(
+            help="LoRA files (safetensors, or pickles of tensors) and PEFT's folders; of another folder each file "
+            "gets a line, read from headers alone.",
+            metavar="FILE...",
+        ),
     ],
     architecture: Annotated[
         str | None,

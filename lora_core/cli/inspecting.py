@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoomError, NonFiniteError
+from ..index import index_folder
 from ..inspect import inspect_file
+from ..io import holds_tensors
 from ..mapping import load_adapter
 from ..types import MappingReport
 from . import DONE, fail, os_message
-from .output import counts, print_json, print_table
+from .output import counts, print_json, print_table, progress_bar
 
 
 def run(files: list[Path], architecture: str | None, modules: bool, check: bool, json: bool) -> int:
-    """Report each file; a file that cannot be read is a line on standard error, and the others follow."""
+    """Report each file; a file that cannot be read is a line on standard error, and the others follow.
+
+    A folder of LoRAs is a line a file, from its headers alone.
+    """
     status, documents = DONE, list[dict[str, Any]]()
     for path in files:
         try:
+            if path.is_dir() and not holds_tensors(path):
+                entries = _index(path, json)
+                documents += entries
+                status = max([status, *(fail(entry["error"]) for entry in entries if "error" in entry)])
+                continue
             document: dict[str, Any] = inspect_file(path, architecture, modules=modules, check=check)
             if json:
                 documents.append(document)
@@ -35,6 +45,29 @@ def run(files: list[Path], architecture: str | None, modules: bool, check: bool,
     if json:
         print_json(documents)
     return status
+
+
+def _index(folder: Path, json: bool) -> list[dict[str, Any]]:
+    """The index of a folder; printed as a table unless it is for a program."""
+    with progress_bar(folder.name, bytes=False) as progress:
+        entries: list[dict[str, Any]] = index_folder(folder, progress=progress)
+    if not json:
+        rows = [(entry["path"], _line(entry)) for entry in entries if "error" not in entry]
+        print_table(f"{folder.name}: {len(rows)} of {len(entries)} files", rows)
+    return entries
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """``sdxl, lora rank 16, kohya, 792 of 792 tensors, trigger: ink style``"""
+    ranks = "/".join(entry["ranks"])
+    parts = [
+        entry["architecture"],
+        " + ".join(entry["adapter_types"]) + (f" rank {ranks}" if ranks else ""),
+        entry["format"],
+        f"{entry['tensors']['used']} of {entry['tensors']['total']} tensors",
+    ]
+    words = ", ".join(entry["trigger_words"])
+    return ", ".join(parts) + (f"; trigger: {words}" if words else "")
 
 
 def _print(document: dict[str, Any], report: MappingReport) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from ..untrusted import clean
@@ -37,16 +45,11 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str) -> Generator[Callable[[int, int], None], None, None]:
-    """A bar of bytes, on a terminal only; the block gets a function of (done, all)."""
+def progress_bar(label: str, *, bytes: bool = True) -> Generator[Callable[[int, int], None], None, None]:
+    """A bar of bytes or of things, on a terminal only; the block gets a function of (done, all)."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    amount = (DownloadColumn(), TransferSpeedColumn()) if bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(escape(clean(label)), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,7 +1,7 @@
 """Tensor files: header-only reading, atomic streaming writing, dtypes, hashes."""
 
 from .hashes import FileHashes, file_hashes
-from .opening import open_tensors, state_of, tensors_path
+from .opening import holds_tensors, open_tensors, state_of, tensors_path
 from .tensor_file import TensorFile
 from .tensor_ref import TensorDict, TensorRef, TensorSource
 from .writer import Entry, stream_safetensors
@@ -14,6 +14,7 @@ __all__ = [
     "TensorRef",
     "TensorSource",
     "file_hashes",
+    "holds_tensors",
     "open_tensors",
     "state_of",
     "stream_safetensors",

@@ -38,6 +38,9 @@ FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16}) | FP8
 
 
+_SIZES = {name: dtype.itemsize for name, dtype in TORCH_DTYPES.items()}
+
+
 def itemsize(name: str) -> int:
     """Bytes of one element of the dtype with this header name."""
-    return TORCH_DTYPES[name].itemsize
+    return _SIZES[name]

@@ -117,10 +117,12 @@ def _entry(name: str, fields: Any, data_size: int, label: str) -> tuple[str, Sha
     if not isinstance(dtype, str) or dtype not in TORCH_DTYPES:
         hint = "Update LoRA Loom or torch."
         raise CorruptFileError(label, f"{name}: dtype {dtype!r} is not known to this version", hint)
-    if not isinstance(shape, list) or any(type(number) is not int or number < 0 for number in numbers):
+    # set(map(type, ...)): True is an int too, but is no size.
+    if not isinstance(shape, list) or set(map(type, numbers)) != {int} or min(numbers) < 0:
         raise CorruptFileError(label, f"{name}: shape {shape} or offsets [{begin}, {end}] are not whole numbers >= 0")
     sizes = cast("list[int]", shape)
-    if len(sizes) > MAX_DIMENSIONS or prod(max(size, 1) for size in sizes) > sys.maxsize:
+    # The bytes bound the shape, but for one with a zero in it.
+    if len(sizes) > MAX_DIMENSIONS or (begin == end and prod(max(size, 1) for size in sizes) > sys.maxsize):
         raise CorruptFileError(label, f"{name}: no tensor can have the shape {str(sizes)[:80]}")
     if not begin <= end <= data_size:
         raise CorruptFileError(

@@ -55,10 +55,15 @@ def tensors_path(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
     if not place.is_dir():
         return place
-    found = next((place / name for name in FOLDER_FILES if (place / name).is_file()), None)
+    found = next((name for name in FOLDER_FILES if (place / name).is_file()), None)
     if found is None:
         raise CorruptFileError(place.name, f"a folder without {FOLDER_FILES[0]}", "Give the file itself.")
-    return found
+    return place / found
+
+
+def holds_tensors(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a LoRA itself, and not one of LoRAs."""
+    return any((Path(folder) / name).is_file() for name in FOLDER_FILES)
 
 
 def state_of(path: str | os.PathLike[str]) -> str:

@@ -164,6 +164,24 @@ def test_inspect_reads_pickles_and_folders(loom: Loom, tmp_path: Path) -> None:
     assert folder["hashes"]["autov3"]
 
 
+def test_inspect_of_a_folder_is_a_line_a_file(loom: Loom, lora: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    lora.rename(tmp_path / "sub" / "ink.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"<html></html>")
+    status, out, err = loom("inspect", tmp_path)
+    assert status == 1
+    assert err == "loom: bad.safetensors: a web page, not safetensors. The download failed: get the file again.\n"
+    assert f"{tmp_path.name}: 1 of 2 files" in out
+    assert "sub/ink.safetensors" in out
+    assert "loom_demo, lora rank 4, kohya" in out
+    assert "trigger: [bold]ink[/bold]" in out
+
+    status, out, _ = loom("inspect", tmp_path, "--json")
+    assert status == 1
+    assert [entry["path"] for entry in json.loads(out)] == ["bad.safetensors", "sub/ink.safetensors"]
+    assert "error" in json.loads(out)[0]
+
+
 def test_merge_does_what_the_library_does(loom: Loom, base: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.safetensors"
     status, printed, err = loom("merge-to-checkpoint", base, "--lora", f"{lora}:0.8:0.5", "-o", out, "--json")
