@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import DENOISER, Shape
-from .spec import BASE_BLOCK, Component, Module, conv, linear, norm
+from .spec import BASE_BLOCK, Component, Location, Module, conv, linear, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,12 @@ def build(config: UNetConfig) -> Component:
         checkpoint_prefix="model.diffusion_model.",
         kohya_prefixes=("lora_unet",),
         diffusers_prefix="unet",
+        others={} if config.label_dim is None else _LABELS,
     )
+
+
+# Older names of the pooled condition, which ComfyUI still takes.
+_LABELS = {f"class_embedding.linear_{number}": Location(f"label_emb.0.{2 * number - 2}") for number in (1, 2)}
 
 
 def _down(rows: _Rows, config: UNetConfig) -> list[int]:

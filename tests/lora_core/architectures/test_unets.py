@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 from host_harness.environment import HostEnvironment
 from lora_core.architectures import ARCHITECTURES, Component
-from lora_core.types import DENOISER, TEXT_ENCODERS, Shape
+from lora_core.types import DENOISER, Shape
 
 Shapes = dict[str, Shape]
 
@@ -83,19 +82,19 @@ STAGE_B = {
 
 
 def unet(**config: Any) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     return UNet2DConditionModel(**SDXL_LIKE, **config)
 
 
 def cascade(**config: Any) -> torch.nn.Module:
-    from diffusers.models.unets import StableCascadeUNet
+    from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 
     return StableCascadeUNet(**config)
 
 
 def motion() -> torch.nn.Module:
-    from diffusers import MotionAdapter
+    from diffusers.models.unets.unet_motion_model import MotionAdapter
 
     return MotionAdapter(use_motion_mid_block=True)
 
@@ -131,55 +130,111 @@ def test_names_and_shapes_are_those_of_diffusers(name: str) -> None:
     assert described(denoiser(name), diffusers=True) == stored
 
 
-# Runs in the host's Python: names and shapes of its models.
-HOST_MODELS = """
+# Runs in the host's Python: names and shapes of its models, and its tables of LoRA names for models of ours.
+HOST = """
 import json, torch
-import comfy.ops, comfy.sdxl_clip, comfy.sd1_clip, comfy.model_detection
+import comfy.lora, comfy.model_base, comfy.model_detection, comfy.ops, comfy.sdxl_clip
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.text_encoders import sd2_clip
 
-said = {}
-for name, path in PATHS.items():
+models = {}
+for name, path in DIFFUSERS.items():
     stored = {key: torch.empty(shape, device="meta") for key, shape in json.load(open(path)).items()}
     config = comfy.model_detection.unet_config_from_diffusers_unet(stored)
-    said[name] = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
+    models[name] = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
 with torch.device("meta"):
-    said["sd21"] = sd2_clip.SD2ClipModel(device="meta")
-    said["sdxl"] = comfy.sdxl_clip.SDXLClipModel(device="meta")
-    said["sdxl_refiner"] = comfy.sdxl_clip.SDXLRefinerClipModel(device="meta")
-    said["cascade_c"] = comfy.sdxl_clip.StableCascadeClipModel(device="meta")
-shapes = {name: {key: list(p.shape) for key, p in model.state_dict().items()} for name, model in said.items()}
-print(json.dumps(shapes))
+    models["sd21"] = sd2_clip.SD2ClipModel(device="meta")
+    models["sdxl"] = comfy.sdxl_clip.SDXLClipModel(device="meta")
+    models["sdxl_refiner"] = comfy.sdxl_clip.SDXLRefinerClipModel(device="meta")
+    models["cascade_c"] = comfy.sdxl_clip.StableCascadeClipModel(device="meta")
+shapes = {name: {key: list(p.shape) for key, p in model.state_dict().items()} for name, model in models.items()}
+
+class Model:
+    def __init__(self, keys):
+        self.keys = keys
+    def state_dict(self):
+        return dict.fromkeys(self.keys)
+
+class Cascade(Model, comfy.model_base.StableCascade_C):
+    pass
+
+tables = {}
+for name, path in OURS.items():
+    ours = json.load(open(path))
+    unet = {k: torch.empty(s, device="meta") for k, s in ours.items() if k.startswith("diffusion_model.")}
+    model = (Cascade if name == "cascade_c" else Model)(unet)
+    model.model_config = comfy.model_detection.model_config_from_unet(unet, "diffusion_model.")
+    table = comfy.lora.model_lora_keys_unet(model, {})
+    table = comfy.lora.model_lora_keys_clip(Model(ours.keys() - unet.keys()), table)
+    tables[name] = {lora: key for lora, key in table.items() if lora.startswith("lora_") and key in ours}
+print(json.dumps([shapes, tables]))
 """
+NAMED = ["sd15", "sd15_inpaint", "sd21", "sd21_depth", "sdxl", "sdxl_pix2pix", "sdxl_refiner", "ssd_1b", "cascade_c"]
+PRUNED = ["ssd_1b", "segmind_vega"]
+
+
+class Host(NamedTuple):
+    """What the host says: shapes of its models, and LoRA name -> key of a weight."""
+
+    shapes: dict[str, Shapes]
+    names: dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def host(comfy_environment: HostEnvironment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shapes]:
-    paths: dict[str, str] = {}
-    for name in ("ssd_1b", "segmind_vega"):
-        with torch.device("meta"):
-            model = MODELS[name]()
-        path = Path(tmp_path_factory.mktemp(name)) / "shapes.json"
-        path.write_text(json.dumps({key: tuple(weight.shape) for key, weight in model.named_parameters()}))
-        paths[name] = str(path)
-    printed = comfy_environment.run_code(f"PATHS = {paths!r}\n{HOST_MODELS}")
-    found: dict[str, dict[str, list[int]]] = json.loads(printed.strip().splitlines()[-1])
-    return {name: {key: tuple(shape) for key, shape in model.items()} for name, model in found.items()}
+def host(comfy_environment: HostEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    folder = tmp_path_factory.mktemp("shapes")
+
+    def write(name: str, shapes: Shapes) -> str:
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(shapes))
+        return str(path)
+
+    diffusers = {name: write(f"{name}-diffusers", described(denoiser(name), diffusers=True)) for name in PRUNED}
+    ours = {name: write(name, whole(name)) for name in NAMED}
+    printed = comfy_environment.run_code(f"DIFFUSERS, OURS = {diffusers!r}, {ours!r}\n{HOST}")
+    shapes, names = json.loads(printed.strip().splitlines()[-1])
+    return Host({name: {key: tuple(shape) for key, shape in model.items()} for name, model in shapes.items()}, names)
+
+
+def whole(name: str) -> Shapes:
+    """All components under the host's keys."""
+    components = ARCHITECTURES.get(name).components
+    return {key: shape for row in components for key, shape in described(row, prefix=row.host_prefix).items()}
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("name", ["ssd_1b", "segmind_vega"])
-def test_canonical_names_are_the_hosts(name: str, host: dict[str, Shapes]) -> None:
+@pytest.mark.parametrize("name", PRUNED)
+def test_canonical_names_are_the_hosts(name: str, host: Host) -> None:
     """The host finds the model from diffusers' shapes, and makes it with its own names."""
-    assert described(denoiser(name)) == host[name]
+    assert described(denoiser(name)) == host.shapes[name]
 
 
 @pytest.mark.host
 @pytest.mark.parametrize("name", ["sd21", "sdxl", "sdxl_refiner", "cascade_c"])
-def test_text_encoders_have_the_hosts_names(name: str, host: dict[str, Shapes]) -> None:
+def test_text_encoders_have_the_hosts_names(name: str, host: Host) -> None:
     """All that we describe is there; the host has a projection for CLIP-L besides, and a scale."""
-    encoders = [row for row in ARCHITECTURES.get(name).components if row.name in TEXT_ENCODERS]
-    ours = {key: shape for row in encoders for key, shape in described(row, prefix=row.host_prefix).items()}
-    rest = host[name].keys() - ours.keys()
-    assert {key: host[name].get(key) for key in ours} == ours
+    ours = {key: shape for key, shape in whole(name).items() if not key.startswith("diffusion_model.")}
+    rest = host.shapes[name].keys() - ours.keys()
+    assert {key: host.shapes[name].get(key) for key in ours} == ours
     assert {key for key in rest if not key.endswith(("logit_scale", "text_projection.weight"))} == set()
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("name", NAMED)
+def test_kohya_names_mean_what_the_host_takes_them_for(name: str, host: Host) -> None:
+    """Every one of the host's names is one of ours, for the same weight."""
+    ours = {
+        f"{prefix}_{path.replace('.', '_')}": f"{row.host_prefix}{location.path}.weight"
+        for row in ARCHITECTURES.get(name).components
+        for prefix in row.kohya_prefixes
+        for path, location in row.paths.items()
+        if not location.more
+    }
+    # Where CLIP-G is alone, the host takes it for Cascade's too, and its projection for that of a second encoder.
+    table = {
+        lora: key
+        for lora, key in host.names[name].items()
+        if not lora.endswith("_text_projection") and (name == "cascade_c" or not lora.startswith("lora_prior_te_"))
+    }
+    assert {lora: ours.get(lora) for lora in table} == table
+    assert len(table) > 500
