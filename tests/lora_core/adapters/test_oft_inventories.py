@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import inventories
+from lora_core import load_adapter, map_source
 from lora_core.adapters import ADAPTER_TYPES, Group
 from lora_core.io import TensorDict, TensorRef
 from lora_core.types import Shape
@@ -101,3 +104,54 @@ def test_a_module_of_an_inventory_with_values() -> None:
     assert (changed - weight).abs().max() > 0.5
     # Nine stages of float32 rotations: a few 1e-7 each, of norms around 55.
     torch.testing.assert_close(changed.norm(dim=0), weight.norm(dim=0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_is_read_as_its_type(name: str) -> None:
+    """From keys to deltas, without telling which format or model it is."""
+    adapter = map_source(inventories.source(inventories.read(inventories.FOLDER / f"{name}.json"), name))
+    assert adapter.report.complete
+    assert {delta.type for _, delta in adapter.deltas} == {FILES[name][2]}
+
+
+def first_modules(name: str, count: int, **options: bool) -> dict[str, torch.Tensor]:
+    inventory = inventories.read(inventories.FOLDER / f"{name}.json")
+    kept = dict(list(inventory["tensors"].items())[:count])
+    return inventories.tensors({**inventory, "tensors": kept}, **options)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_pefts_configuration_decides_how_rotations_are_made(exact: bool) -> None:
+    """The Cayley transform keeps norms of rows; the series, the default, is one only for small angles."""
+    tensors = first_modules("sd15__peft-raw__oft", 4, values=True)
+    config = {"adapter_config": json.dumps({"peft_type": "OFT", "use_cayley_neumann": not exact})}
+    adapter = map_source(TensorDict(tensors, "test.safetensors", config))
+    for (_, delta), vectors in zip(adapter.deltas, tensors.values(), strict=True):
+        weight = torch.randn(8, vectors.shape[0] * 32, generator=torch.Generator().manual_seed(0))
+        part = delta.rows(0, 8)
+        assert part is not None
+        changed = part.apply(weight, 1.0)
+        error = (changed.norm(dim=1) / weight.norm(dim=1) - 1).abs().max()
+        assert (error < 1e-5) == exact  # float32: solutions and sums of 32 numbers
+
+
+@pytest.mark.parametrize("prefix", ["lora_unet_", "unet."], ids=["kohya", "diffusers"])
+def test_onetrainers_mark_is_read_from_the_file(tmp_path: Path, prefix: str) -> None:
+    """A bool of no dimension, whose key has a dot more than others."""
+    vectors = first_modules("sdxl__onetrainer-legacy__oft2", 1, values=True)
+    [(key, numbers)] = vectors.items()
+    module = key.removesuffix(".weight") if prefix == "lora_unet_" else "unet.down_blocks.1.attentions.0.proj_in.oft_R"
+    tensors = {f"{module}.weight": numbers}
+    weight = torch.randn(640, 640, generator=torch.Generator().manual_seed(0))
+
+    def changed(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        save_file(tensors, tmp_path / name)
+        adapter = load_adapter(tmp_path / name, "sdxl")
+        assert adapter.report.complete
+        [(_, delta)] = adapter.deltas
+        return delta.apply(weight, 1.0)
+
+    marked = changed("marked.safetensors", tensors | {f"{module}.scaled_oft": torch.tensor(True)})
+    divided = changed("divided.safetensors", {f"{module}.weight": numbers / (2 * 31**0.5)})
+    torch.testing.assert_close(marked, divided)
+    assert (marked - changed("plain.safetensors", tensors)).abs().max() > 0.1
