@@ -11,6 +11,8 @@ from .spec import Architecture, Component, Module
 # The projections of the text condition are 8 % of the modules of SD 1.5, and more of the others, so a model with
 # another width of it (SD 2.1) stays below; a variant may have a few layers of another size.
 SHARE = 0.95
+# Text encoders may come without their last layers, which have no effect: FLUX.2's Mistral with 30 of 40.
+ENCODER_SHARE = 0.7
 # Modules of a component that are looked at first; where less than half of these few fit, the rest cannot make up.
 PROBES = 16
 
@@ -55,7 +57,7 @@ def _fit(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str])
         if 2 * _fitting(component, probes, shapes) < len(probes):
             return 0, 0
         fitting = _fitting(component, modules, shapes)
-        if fitting < SHARE * len(modules):
+        if fitting < (ENCODER_SHARE if component.encoder else SHARE) * len(modules):
             return 0, 0
         total += fitting
         missing += len(modules) - fitting

@@ -14,7 +14,7 @@ import inventories
 from lora_core.architectures import Architecture, Component, chroma, flux, flux2, streams
 from lora_core.architectures.recognise import recognise
 from lora_core.architectures.spec import parameter_name
-from lora_core.types import DENOISER, Shape
+from lora_core.types import DENOISER, TEXT_ENCODER, Shape
 
 CHECKPOINTS: list[tuple[Architecture, str, str]] = [
     (flux.ARCHITECTURE, "flux-dev__comfy-allinone", "model.diffusion_model."),
@@ -153,3 +153,15 @@ def test_a_loaded_model_is_recognised_though_the_host_calls_a_norms_scale_weight
 
     assert "diffusion_model.single_blocks.0.norm.key_norm.weight" in found
     assert recognise(found, {"diffusion_model"}) is flux2.FLUX2_KLEIN_9B
+
+
+def test_flux_2_is_recognised_with_the_shortened_text_encoder(keys: Path):
+    """ComfyUI takes Mistral with its first 30 layers and without the last norm: no later one is read."""
+    found = {f"diffusion_model.{key}": shape for key, shape in stored(keys, "flux2-dev__native").items()}
+    encoder = flux2.ARCHITECTURE.component(TEXT_ENCODER)
+    assert encoder is not None
+    for key, shape in parameters(encoder).items():
+        if not re.match(r"model\.(layers\.3\d\.|norm\.)", key):
+            found[encoder.host_prefix + key] = shape
+
+    assert recognise(found, {"diffusion_model", "mistral3_24b"}) is flux2.ARCHITECTURE
