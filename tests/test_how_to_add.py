@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
 import re
 import shutil
 import sys
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "how_to_add.md").read_text("utf-8")
 # path in the repository -> content, from the blocks that begin with a path
 FILES: dict[str, str] = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL))
-ROWS = (("formats", "loomer.FORMAT"), ("adapters", "gain.TYPE"), ("architectures", "sd2.ARCHITECTURE"))
+ROWS = (("formats", "loomer.FORMAT"), ("adapters", "gain.TYPE"), ("architectures", "koala.ARCHITECTURE"))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_the_page_has_a_file_for_each_kind():
     assert list(FILES) == [
         "lora_core/formats/loomer.py",
         "lora_core/adapters/gain.py",
-        "lora_core/architectures/sd2.py",
+        "lora_core/architectures/koala.py",
         "nodes/trigger_words.py",
     ]
 
@@ -100,22 +99,43 @@ def test_an_adapter_type_is_one_file_and_one_row(extended: Any):
     assert [(misfit.expected, misfit.got) for misfit in wrong.report.misfit] == [((320,), (7,))]
 
 
-def test_an_architecture_is_one_file_and_one_row(extended: Any, keys: Path):
-    """Its modules are those of the real checkpoint, and a LoRA for it is recognised."""
+def test_an_architecture_is_one_file_and_one_row(extended: Any):
+    """Its modules are those of the model that diffusers makes, and a LoRA for it is recognised."""
     table = importlib.import_module(f"{extended.__name__}.architectures").ARCHITECTURES
-    family = table.get("sd2")
-    shapes = json.loads((keys / "base" / "sd21__ldm.json").read_text("utf-8"))["tensors"]
+    family = table.get("koala_1b")
+    denoiser = family.component(extended.types.DENOISER)
 
-    for module, spec in family.walk():
-        for parameter, shape in spec.shapes.items():
-            place = family.place(extended.Target(module, parameter))
-            if place.slice is None and not place.transposed:
-                assert tuple(shapes[place.key]) == tuple(shape), place
-    assert family.blocks == table.get("sd15").blocks
+    described = {
+        f"{module.diffusers}.{parameter}": tuple(shape)
+        for module in denoiser.modules.values()
+        for parameter, shape in module.shapes.items()
+    }
+    assert described == {key: tuple(weight.shape) for key, weight in koala().named_parameters()}
 
-    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    lora = {f"{name}.lora_down.weight": torch.randn(4, 1024), f"{name}.lora_up.weight": torch.randn(320, 4)}
-    assert extended.map_source(source(extended, lora)).architecture == "sd2"
+    # No module of SDXL: there the third input block is the way to the next level.
+    name = "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k"
+    lora = {f"{name}.lora_down.weight": torch.randn(4, 2048), f"{name}.lora_up.weight": torch.randn(640, 4)}
+    assert extended.map_source(source(extended, lora)).architecture == "koala_1b"
+
+
+def koala() -> torch.nn.Module:
+    """KOALA 1B's UNet as its config.json has it, without weights."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            transformer_layers_per_block=(1, 2, 6),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
 
 
 def test_a_node_uses_what_there_is():
