@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+
 import converted
 import inventories
 from lora_core.architectures import Component, Location, hunyuan_video
-from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, Slice
+from lora_core.io import TensorDict
+from lora_core.mapping import Adapter, map_source
+from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, ModuleKey, Slice, Target
 
 
 def component(name: str = DENOISER) -> Component:
@@ -68,3 +73,64 @@ def test_image_models_have_another_first_layer_alone() -> None:
 def test_text_encoders_are_llama_and_clip() -> None:
     assert component(TEXT_ENCODER).host_prefix == "llama.transformer."
     assert component(TEXT_ENCODER_2).host_prefix == "clip_l.transformer."
+
+
+def columns(adapter: Adapter, module: str) -> torch.Tensor:
+    """The first columns of what an adapter adds to a weight, its parts put together by their rows."""
+    out, _ = component().modules[module].shapes["weight"]
+    added = torch.zeros(out, 4)
+    for target, delta in adapter.deltas:
+        if target.module.path == module:
+            up, down, scale = delta.factors() or pytest.fail("not low-rank")
+            start, length = (target.slice.start, target.slice.length) if target.slice else (0, out)
+            added[start : start + length] += scale * up @ down[:, :4]
+    return added
+
+
+def test_a_lora_that_diffusers_converted_adds_the_same() -> None:
+    """Tencent's names and fused matrices become diffusers' names and parts.
+
+    Tolerance 1e-6: both are the same products of float32 numbers below 1, summed in the same order or nearly.
+    """
+    from diffusers.loaders.lora_conversion_utils import _convert_hunyuan_video_lora_to_diffusers as convert
+
+    fused = (
+        "double_blocks.1.img_attn.qkv",
+        "double_blocks.1.txt_attn.qkv",
+        "double_blocks.1.img_mlp.0",
+        "single_blocks.2.linear1",
+        "single_blocks.2.modulation.lin",
+        "txt_in.individual_token_refiner.blocks.0.mlp.2",
+    )
+    seed = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+    for path in fused:
+        out, into = component().modules[path].shapes["weight"]
+        tensors[f"{hunyuan_video.original(path)}.lora_A.weight"] = torch.rand(2, into, generator=seed)
+        tensors[f"{hunyuan_video.original(path)}.lora_B.weight"] = torch.rand(out, 2, generator=seed)
+    native = map_source(TensorDict({f"transformer.{key}": tensor for key, tensor in tensors.items()}, "native"))
+    theirs = map_source(TensorDict(convert(dict(tensors)), "diffusers"))
+
+    assert native.report.complete
+    assert theirs.report.complete
+    for path in fused:
+        assert torch.allclose(columns(native, path), columns(theirs, path), atol=1e-6)
+        assert columns(native, path).abs().min() > 0
+
+
+def test_framepacks_loras_have_diffusers_names_flattened() -> None:
+    tensors = {
+        "lora_unet_single_transformer_blocks_7_proj_mlp.lora_down.weight": torch.empty(4, 3072),
+        "lora_unet_single_transformer_blocks_7_proj_mlp.lora_up.weight": torch.empty(12288, 4),
+        "lora_unet_transformer_blocks_19_attn_add_k_proj.lora_down.weight": torch.empty(4, 3072),
+        "lora_unet_transformer_blocks_19_attn_add_k_proj.lora_up.weight": torch.empty(3072, 4),
+    }
+    adapter = map_source(
+        TensorDict(tensors, "framepack", {"ss_base_model_version": "framepack"}), prefer="hunyuan_video"
+    )
+
+    assert adapter.report.architecture == "hunyuan_video"
+    assert {target for target, _ in adapter.deltas} == {
+        Target(ModuleKey(DENOISER, "single_blocks.7.linear1"), "weight", Slice(0, 9216, 12288)),
+        Target(ModuleKey(DENOISER, "double_blocks.19.txt_attn.qkv"), "weight", Slice(0, 3072, 3072)),
+    }
