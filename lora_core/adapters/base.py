@@ -99,6 +99,8 @@ class LowRankDelta(AdditiveDelta):
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
         """As one product, which rounds once."""
+        if strength == 0:
+            return weight.clone()
         up, down, scale = self.factors(weight.device)
         flat = weight.flatten(1)
         return torch.addmm(flat, up.to(flat.dtype), down.to(flat.dtype), alpha=strength * scale).reshape(weight.shape)

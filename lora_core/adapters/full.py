@@ -24,22 +24,21 @@ class FullDelta(AdditiveDelta):
     Args:
         difference: of as many numbers as the parameter, in its order.
         shape: of the parameter.
+        type: name for reports.
     """
 
-    type = "full"
-
-    def __init__(self, difference: TensorRef, shape: Shape) -> None:
-        self.stored, self.shape = difference, shape
+    def __init__(self, difference: TensorRef, shape: Shape, type: str = "full") -> None:
+        self.stored, self.shape, self.type = difference, shape, type
         self.tensors = (difference,)
 
     def difference(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
         return self.stored.load(device, dtype).reshape(self.shape)
 
 
-def differences(group: Group, parameters: Mapping[str, str]) -> Mapping[str, Delta]:
+def differences(group: Group, parameters: Mapping[str, str], type: str = "full") -> Mapping[str, Delta]:
     """The deltas of stored differences, role -> parameter, for those roles that the group has; norms use it too."""
     return {
-        parameter: FullDelta(*stored(group, role, parameter))
+        parameter: FullDelta(*stored(group, role, parameter), type)
         for role, parameter in parameters.items()
         if role in group.roles
     }

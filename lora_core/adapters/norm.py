@@ -13,7 +13,7 @@ from .full import differences
 
 def build(group: Group) -> Mapping[str, Delta]:
     """Deltas of the norm's weight and bias."""
-    return differences(group, {"w_norm": group.main, "b_norm": "bias"})
+    return differences(group, {"w_norm": group.main, "b_norm": "bias"}, "norm")
 
 
 TYPE = AdapterType("norm", "norm difference", frozenset({"w_norm"}), frozenset({"b_norm"}), build)

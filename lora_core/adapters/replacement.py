@@ -17,11 +17,17 @@ from .full import stored
 
 
 class ReplacementDelta(Delta):
-    """A parameter's new value."""
+    """A parameter's new value.
+
+    Args:
+        value: of as many numbers as the parameter, in its order.
+        shape: of the parameter.
+        start: its first row that this is the change of; None for all rows.
+    """
 
     type = "replacement"
 
-    def __init__(self, value: TensorRef, shape: Shape, start: int = 0) -> None:
+    def __init__(self, value: TensorRef, shape: Shape, start: int | None = None) -> None:
         self.value, self.shape, self.start = value, shape, start
         self.tensors = (value,)
 
@@ -29,10 +35,12 @@ class ReplacementDelta(Delta):
         if strength == 0:
             return weight.clone()
         value = self.value.load(weight.device, weight.dtype).reshape(self.shape)
-        return torch.lerp(weight, value.narrow(0, self.start, weight.shape[0]), strength)
+        if self.start is not None:
+            value = value.narrow(0, self.start, weight.shape[0])
+        return torch.lerp(weight, value, strength)
 
     def rows(self, start: int, length: int) -> Delta:
-        return ReplacementDelta(self.value, self.shape, self.start + start)
+        return ReplacementDelta(self.value, self.shape, (self.start or 0) + start)
 
 
 def build(group: Group) -> Mapping[str, Delta]:

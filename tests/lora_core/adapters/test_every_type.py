@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deltas import Random, deltas
 from lora_core.adapters import ADAPTER_TYPES, AdditiveDelta, Delta
+from lora_core.errors import ShapeMismatchError
 from lora_core.types import Shape
 
 OUT, IN = 12, 20
@@ -78,6 +81,8 @@ SAMPLES = {
     "oft2": Sample({"oft_R": (5, 6)}),
     "peft-oft": Sample({"peft_oft_R": (5, 6)}),
     "peft-oft-old": Sample({"oft_r": (3, 4, 4)}),
+    "peft-boft": Sample({"boft_R": (1, 5, 4, 4), "boft_s": (OUT, 1)}),
+    "hra": Sample({"hra_u": (IN, 2)}),
 }
 kinds = pytest.mark.parametrize("kind", SAMPLES)
 # Rows that blocks of 4 hold apart.
@@ -188,3 +193,27 @@ def test_a_delta_says_what_it_read(kind: str) -> None:
     made = SAMPLES[kind].deltas(kind).values()
     read = {name for delta in made for name in delta.tensor_names}
     assert set(SAMPLES[kind].tensors()) - read <= {"on_input", "reshape_weight"}
+
+
+SIZES = st.integers(0, 6)
+SHAPE = st.lists(SIZES, max_size=5).map(tuple)
+
+
+@kinds
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_shapes_make_a_delta_that_works_or_one_clear_error(kind: str, data: st.DataObject) -> None:
+    """Files of strangers: tensors of any shape, on modules of any shape. Near misses above all, so sizes are few."""
+    sample = SAMPLES[kind]
+    small = {role: tuple(data.draw(st.sampled_from([size, 2, 4])) for size in s) for role, s in sample.roles.items()}
+    roles = {role: data.draw(st.one_of(st.just(shape), SHAPE), label=role) for role, shape in small.items()}
+    weight = data.draw(st.one_of(st.just((OUT, IN)), st.just((4, 4)), SHAPE), label="weight")
+    parameters = {"weight": weight, "bias": weight[:1], "modulation": weight}
+    tensors = {**{role: torch.zeros(shape) for role, shape in roles.items()}, **sample.values}
+    try:
+        made = deltas(kind, tensors, parameters, alpha=3.0)
+    except ShapeMismatchError:
+        return
+    for parameter, delta in made.items():
+        shape = delta.shape_after(parameters[parameter])
+        assert delta.apply(torch.ones(shape), 0.5).shape == shape

@@ -29,6 +29,7 @@ def test_norm() -> None:
     made = deltas("norm", {"w_norm": torch.tensor([0.5, 0.0]), "b_norm": torch.tensor([0.0, 1.0])}, shapes)
     assert made["weight"].apply(torch.ones(2), 2.0).tolist() == [2.0, 1.0]
     assert made["bias"].apply(torch.zeros(2), 2.0).tolist() == [0.0, 2.0]
+    assert {delta.type for delta in made.values()} == {"norm"}
 
 
 def test_the_parameter_of_a_block() -> None:
