@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lora_core.architectures import ARCHITECTURES, Component, sd15, sdxl, unet
+from lora_core.architectures import ARCHITECTURES, Architecture, Component, sd15, sdxl, unet
+from lora_core.architectures import recognise as recognising
 from lora_core.architectures.recognise import part_of, recognise
 from lora_core.architectures.spec import parameter_name
+from lora_core.registry import Registry
 from lora_core.types import DENOISER, Shape
 
 Shapes = dict[str, Shape]
@@ -127,3 +129,22 @@ def test_the_denoiser_is_named_alike_in_all_families():
     assert {
         part_of(component) for row in ARCHITECTURES for component in row.components if component.name == DENOISER
     } == {MODEL}
+
+
+def test_families_after_the_right_one_are_not_even_built(monkeypatch: pytest.MonkeyPatch):
+    """Building all of them would cost a host's first prompt a third of a second."""
+    built: list[str] = []
+
+    def build() -> tuple[Component, ...]:
+        built.append("late")
+        return ()
+
+    rows = (sd15.ARCHITECTURE, Architecture("late", "Late", build))
+    monkeypatch.setattr(recognising, "ARCHITECTURES", Registry("architecture", rows))
+
+    assert family(model("sd15")) == "sd15"
+    assert family(model("sd15"), {"clip_l"}) == "sd15"
+    assert built == []
+    # A parameter that SD 1.5 does not have: a later family may have it.
+    assert family(model("sd15", {MODEL}) | {f"{MODEL}.extra.weight": (1,)}) == "sd15"
+    assert built == ["late"]

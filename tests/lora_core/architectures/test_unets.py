@@ -14,6 +14,7 @@ import torch
 
 from host_harness.environment import HostEnvironment
 from lora_core.architectures import ARCHITECTURES, Component
+from lora_core.architectures.recognise import recognise
 from lora_core.types import DENOISER, Shape
 
 Shapes = dict[str, Shape]
@@ -217,6 +218,18 @@ def test_text_encoders_have_the_hosts_names(name: str, host: Host) -> None:
     rest = host.shapes[name].keys() - ours.keys()
     assert {key: host.shapes[name].get(key) for key in ours} == ours
     assert {key for key in rest if not key.endswith(("logit_scale", "text_projection.weight"))} == set()
+
+
+@pytest.mark.host
+def test_the_hosts_text_encoders_are_recognised(host: Host) -> None:
+    def found(name: str) -> str | None:
+        shapes = host.shapes[name]
+        row = recognise(shapes, {key.partition(".")[0] for key in shapes})
+        return row and row.name
+
+    assert [found(name) for name in ("sd21", "sdxl")] == ["sd21", "sdxl"]
+    # The refiner's and Cascade's only one is SDXL's second: alone, it is taken for that of the commonest.
+    assert [found(name) for name in ("sdxl_refiner", "cascade_c")] == ["sdxl", "sdxl"]
 
 
 @pytest.mark.host
