@@ -9,6 +9,7 @@ keeps recent results.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -116,7 +117,7 @@ class _Candidate:
     def hits(self, row: Architecture, reading: int) -> int:
         """Modules of the file whose names this family has: no more than these can fit."""
         names = names_of(self.scheme.name, row.name, reading)
-        return sum(name in names for name in self.groups.modules)
+        return sum(map(names.__contains__, self.groups.modules))
 
 
 def _best_fit(
@@ -124,22 +125,33 @@ def _best_fit(
 ) -> tuple[Fit, Groups]:
     """Most fitting modules; then the preferred architecture, the claimed one, the order of the tables.
 
-    Shapes are looked at from the most hits on, and no further than a fit can still be better.
+    A family that takes every module cannot be beaten, so those behind it are not even built. Otherwise shapes are
+    looked at from the most hits on, and no further than a fit can still be better.
     """
     claimed = claimed_architecture(source)
-    tries = [
-        (candidate, row, reading, candidate.hits(row, reading))
+    most = max(len(candidate.groups.modules) for candidate in candidates)
+    ways = [
+        (candidate, row, reading)
         for candidate in candidates
         for row in rows
         for reading in range(1 + len(candidate.scheme.readings))
     ]
-    tries.sort(key=lambda one: (-one[3], one[1].name != prefer, one[1].name != claimed))  # stable: the tables' order
+    ways.sort(key=lambda way: (way[1].name != prefer, way[1].name != claimed))  # stable: the tables' order
+    tries: list[tuple[_Candidate, Architecture, int, int]] = []
+    for candidate, row, reading in ways:
+        hits = candidate.hits(row, reading)
+        if hits == most:
+            found = fit(source, candidate.scheme, candidate.groups, row, reading)
+            if found.fitting == most:
+                return found, candidate.groups
+        tries.append((candidate, row, reading, hits))
+    tries.sort(key=lambda one: -one[3])
     best: tuple[Fit, Groups] | None = None
     for candidate, row, reading, hits in tries:
-        if best is not None and hits <= best[0].fitting:
-            break
+        if best is not None and not _may_be_better(best[0], row, hits):
+            continue
         found = fit(source, candidate.scheme, candidate.groups, row, reading)
-        if best is None or found.fitting > best[0].fitting:
+        if best is None or (found.fitting, whole_kinds(found)) > (best[0].fitting, whole_kinds(best[0])):
             best = found, candidate.groups
     assert best is not None  # the tables are not empty
     return best
@@ -168,6 +180,35 @@ def _made_for_another(best: Fit, groups: Groups, source: TensorSource) -> bool:
     wrong = len(best.misfit)
     stranger = bool(claims(source)) and claimed_architecture(source) is None
     return wrong * 5 > total or missing * 2 > total or (stranger and missing * 10 > total)
+
+
+def _may_be_better(best: Fit, row: Architecture, hits: int) -> bool:
+    """Whether a family with so many hits can win: by more modules, or as many and all of their kinds."""
+    if hits != best.fitting:
+        return hits > best.fitting
+    return row.family != best.architecture.family and not whole_kinds(best)
+
+
+def whole_kinds(found: Fit) -> bool:
+    """Whether the file has every module of the family of each kind that it has any of.
+
+    A LoRA for FLUX fits HunyuanVideo, which has the same layers and three blocks more: it has all of FLUX's.
+    """
+    modules = {target.module for target, _ in found.deltas}
+    kinds = Counter((component, _kind(path)) for component, path in modules)
+    every = _kinds(found.architecture.name)
+    return bool(kinds) and all(every[kind] == count for kind, count in kinds.items())
+
+
+@lru_cache(maxsize=64)
+def _kinds(architecture: str) -> Counter[tuple[str, str]]:
+    """How many modules of each kind a family has."""
+    return Counter((key.component, _kind(key.path)) for key, _ in ARCHITECTURES.get(architecture).walk())
+
+
+def _kind(path: str) -> str:
+    """``blocks.12.attn.to_q`` -> ``blocks.*.attn.to_q``."""
+    return ".".join("*" if part.isdigit() else part for part in path.split("."))
 
 
 def _refuse(
