@@ -103,7 +103,10 @@ def _components(in_channels: int = LATENT) -> tuple[Component, ...]:
     return (
         build(in_channels),
         llm.build(llm.LLAMA3_8B, TEXT_ENCODER, "llama", ("lora_te1", "lora_te")),
-        clip.build(clip.CLIP_L, TEXT_ENCODER_2, "text_encoders.clip_l.transformer.", ("lora_te2",)),
+        # ComfyUI takes CLIP's names, which are not LLaMA's, with any number.
+        clip.build(
+            clip.CLIP_L, TEXT_ENCODER_2, "text_encoders.clip_l.transformer.", ("lora_te2", "lora_te1", "lora_te")
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..types import DENOISER, TEXT_ENCODER, Shape
 from . import llm
-from .spec import Architecture, Component, Module, linear
+from .spec import Architecture, Component, Location, Module, linear
 
 # (our path, diffusers' path, shapes)
 Rows = Iterator[tuple[str, str, Mapping[str, Shape]]]
@@ -55,12 +55,15 @@ def build() -> Component:
         stem, theirs, block = f"blocks.{index}.", f"transformer_blocks.{index}.", f"block{index:02d}"
         add(_block(BLOCK), stem, theirs, block)
         add(_modulation(), stem, theirs, block)
+    outs = {module.diffusers: path for path, module in modules.items() if path.endswith(".wo")}
     return Component(
         name=DENOISER,
         modules=modules,
         checkpoint_prefix="model.diffusion_model.",
         kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
         diffusers_prefix="transformer",
+        # Some programs leave out the ".0".
+        aliases={name.removesuffix(".0"): Location(path) for name, path in outs.items()},
     )
 
 

@@ -71,6 +71,7 @@ def test_image_models_have_another_first_layer_alone() -> None:
 
 
 def test_text_encoders_are_llama_and_clip() -> None:
+    assert "lora_te1" in component(TEXT_ENCODER_2).kohya_prefixes
     assert component(TEXT_ENCODER).host_prefix == "llama.transformer."
     assert component(TEXT_ENCODER_2).host_prefix == "clip_l.transformer."
 

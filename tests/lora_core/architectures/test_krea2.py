@@ -53,3 +53,9 @@ def test_the_text_encoder_is_the_language_model_of_qwen3_vl() -> None:
     module = encoder.modules["model.layers.35.mlp.up_proj"]
     assert module.shapes == {"weight": (9728, 2560)}
     assert module.diffusers == "language_model.layers.35.mlp.up_proj"
+
+
+def test_the_way_out_of_an_attention_has_two_names() -> None:
+    names = component().diffusers
+    for name in ("transformer_blocks.7.attn.to_out.0", "transformer_blocks.7.attn.to_out"):
+        assert names[name].path == "blocks.7.attn.wo"
