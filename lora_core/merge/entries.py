@@ -78,7 +78,9 @@ class Plan:
             _forget(stored, changes)
             return result
 
-        return Entry(key, dtype, stored.shape, compute)
+        # A patch may give a layer more inputs, one of a whole tensor as the checkpoint stores it.
+        shape = changes[0][0].result if _whole(changes) else stored.shape
+        return Entry(key, dtype, shape, compute)
 
     def _requantised(self, key: str) -> Iterable[Entry]:
         """A quantised weight and its scales: computed together, and neighbours in the file where they can be."""
@@ -111,11 +113,16 @@ def _forget(stored: Stored, changes: _Changes) -> None:
     forget([*(piece.ref for piece in stored.pieces), *(ref for delta in deltas for ref in delta.tensors)])
 
 
+def _whole(changes: _Changes) -> bool:
+    """Whether there is one patch, of the tensor as it is stored."""
+    return len(changes) == 1 and changes[0][1].slice is None and not changes[0][1].transposed
+
+
 def _apply(
     stored: torch.Tensor, changes: _Changes, dtype: torch.dtype, device: torch.device | str, watch: Watch | None
 ) -> torch.Tensor:
     """The tensor with its patches, rounded once."""
-    if len(changes) == 1 and changes[0][1].slice is None and not changes[0][1].transposed:
+    if _whole(changes):
         return apply_patch(stored, changes[0][0], device=device, dtype=dtype, watch=watch)
     result = rounded(stored, dtype)
     if changes and result.data_ptr() == stored.data_ptr():

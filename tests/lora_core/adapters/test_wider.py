@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import small_models
 from deltas import Random, delta_of, deltas, patch_of
 from lora_core.errors import ShapeMismatchError
-from lora_core.patching import apply_patch
+from lora_core.merge import merge_to_checkpoint, open_checkpoint
+from lora_core.patching import apply_patch, bind
 
 Tensors = dict[str, torch.Tensor]
 
@@ -102,3 +107,45 @@ def test_a_stated_shape_that_the_factors_do_not_have(stated: list[float]) -> Non
     roles = wide(Random.seeded(), role="down") | {"reshape_weight": torch.tensor(stated)}
     with pytest.raises(ShapeMismatchError, match=r"reshape_weight: expected \(6, 8\)"):
         delta_of("lora_wider", roles, (6, 4))
+
+
+NAME, KEY = "lora_unet_time_embed_0", "model.diffusion_model.time_embed.0.weight"
+
+
+def control(shape: tuple[int, int], inputs: int) -> Tensors:
+    """A file that gives a layer of the small model more inputs, and an ordinary LoRA of another."""
+    out, _ = shape
+    made = {"lora_up.weight": small_models.random((out, 4), 1), "lora_down.weight": small_models.random((4, inputs), 2)}
+    made["reshape_weight"] = torch.tensor([out, inputs])
+    return {f"{NAME}.{suffix}": tensor for suffix, tensor in made.items()} | small_models.lora_tensors(
+        only="attn1_to_q"
+    )
+
+
+def test_a_merge_writes_the_larger_tensor(tmp_path: Path) -> None:
+    base = small_models.write_checkpoint(tmp_path / "base.safetensors")
+    out, into = base[KEY].shape
+    adapter = small_models.adapter(control((out, into), 2 * into))
+    assert not adapter.report.unmatched
+    merge_to_checkpoint(tmp_path / "base.safetensors", small_models.stack_of(adapter), tmp_path / "merged.safetensors")
+    merged = load_file(tmp_path / "merged.safetensors")
+    assert tuple(merged[KEY].shape) == (out, 2 * into)
+    checkpoint = open_checkpoint(tmp_path / "base.safetensors")
+    patches = bind(small_models.stack_of(adapter), checkpoint.shape_of).patches
+    for target, patch in patches.items():
+        key = checkpoint.places[target].key
+        assert torch.equal(merged[key], apply_patch(base[key], patch))
+
+
+def test_binding_takes_a_model_that_has_the_inputs_already() -> None:
+    """The control model itself: the LoRA was checked against its family, which has half as many."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in small_models.checkpoint_tensors().items()}
+    out, into = shapes[KEY]
+    stack = small_models.stack_of(small_models.adapter(control((out, into), 2 * into)))
+    for inputs, fits in ((into, True), (2 * into, True), (3 * into, False)):
+        model = shapes | {KEY: (out, inputs)}
+        binding = bind(stack, lambda target, model=model: model.get(small_models.DEMO.place(target).key))
+        assert binding.reports[0].complete is fits
+        if fits:
+            [patch] = [patch for patch in binding.patches.values() if patch.target.module.path == "time_embed.0"]
+            assert (patch.shape, patch.result) == ((out, inputs), (out, 2 * into))
