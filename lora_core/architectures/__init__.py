@@ -64,6 +64,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         wan.I2V_A14B,
         wan.VACE_14B,
         wan.T2V_1_3B,
+        wan.I2V_1_3B,
         wan.VACE_1_3B,
         wan.TI2V_5B,
         hunyuan_video.ARCHITECTURE,

@@ -166,6 +166,12 @@ T2V_1_3B = Architecture(
     base_versions=("wan_v2.1_1.3b",),
     pipeline=("WanPipeline",),
 )
+I2V_1_3B = Architecture(
+    name="wan21_fun_1_3b",
+    title="Wan 2.1 Fun 1.3B",  # the image-to-video model of this size is VideoX-Fun's
+    build=lambda: _components(WanConfig(width=1536, mlp=8960, layers=30, in_channels=36, image=True)),
+    variant_of="wan21_t2v_1_3b",
+)
 VACE_1_3B = Architecture(
     name="wan21_vace_1_3b",
     title="Wan 2.1 VACE 1.3B",
