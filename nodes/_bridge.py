@@ -77,7 +77,10 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
 
 
 def _shapes(module: Any) -> dict[str, Shape]:
-    return {key: tuple(weight.shape) for key, weight in module.state_dict().items()}
+    """Shapes as the layers have them. In the state dict quantised weights are packed and padded."""
+    shapes: dict[str, Shape] = {key: tuple(weight.shape) for key, weight in module.state_dict().items()}
+    logical = {key: tuple(weight.shape) for key, weight in module.named_parameters(remove_duplicate=False)}
+    return {key: logical.get(key, shape) for key, shape in shapes.items()}
 
 
 def _encoders(keys: Iterable[str]) -> set[str]:
