@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..architectures import ARCHITECTURES, Architecture, Component, Module, Place
-from ..architectures.spec import sliced_shape
+from ..architectures.spec import parameter_name, sliced_shape
 from ..errors import UnknownCheckpointError
 from ..formats import FORMATS
 from ..io import TensorFile, TensorSource
@@ -100,8 +100,10 @@ def _located(
     score = 0
     places: dict[Target, Place] = {}
     for module, parameter, shape in _parameters(component):
-        place = layout(component, module, parameter)
-        if place is not None and place.key in file:
+        names = (parameter, *module.also.get(parameter, ()))
+        found = (layout(component, module, name) for name in names)
+        place = next((place for place in found if place is not None and place.key in file), None)
+        if place is not None:
             stored = file[place.key].shape
             if layer := quantised.layers.get(place.key):
                 stored = shape if layer.holds(shape, stored) else layer.shape
@@ -126,25 +128,38 @@ def _checkpoint(component: Component, module: Module, parameter: str) -> Place |
 def _old_clip(component: Component, module: Module, parameter: str) -> Place | None:
     """Early SD 1 checkpoints and merges of them: the text encoder without its ``text_model`` level."""
     path = module.path.removeprefix("text_model.")
-    return Place(f"{component.checkpoint_prefix}{path}.{parameter}") if path != module.path else None
+    return Place(f"{component.checkpoint_prefix}{parameter_name(path, parameter)}") if path != module.path else None
 
 
 def _prefixed_denoiser(component: Component, module: Module, parameter: str) -> Place | None:
     """A denoiser alone, as ComfyUI's UNet files have it."""
-    return Place(f"diffusion_model.{module.path}.{parameter}") if component.name == DENOISER else None
+    return Place(f"diffusion_model.{parameter_name(module.path, parameter)}") if component.name == DENOISER else None
 
 
 def _bare(component: Component, module: Module, parameter: str) -> Place | None:
     """A component alone, without any prefix."""
-    return Place(f"{module.path}.{parameter}")
+    return Place(parameter_name(module.path, parameter))
+
+
+def _unprefixed(component: Component, module: Module, parameter: str) -> Place | None:
+    """A component alone as checkpoints have it: open_clip's fused text encoders, Stability's Cascade stages."""
+    place = component.place(module.path, parameter)
+    return place._replace(key=place.key.removeprefix(component.checkpoint_prefix))
+
+
+def _sgm(component: Component, module: Module, parameter: str) -> Place | None:
+    """SD 2 checkpoints of Stability's later code (SD Turbo) keep the text encoder where SDXL has its first one."""
+    place = component.place(module.path, parameter)
+    older, newer = "cond_stage_model.model.", "conditioner.embedders.0.model."
+    return place._replace(key=place.key.replace(older, newer, 1)) if place.key.startswith(older) else None
 
 
 def _diffusers(component: Component, module: Module, parameter: str) -> Place | None:
-    """The file of one component in the folder of a diffusers pipeline."""
-    return Place(f"{module.diffusers}.{parameter}")
+    """The file of one component in the folder of a diffusers pipeline, where its modules are ours one to one."""
+    return Place(parameter_name(module.diffusers, parameter)) if module.diffusers else None
 
 
-_LAYOUTS: tuple[Layout, ...] = (_checkpoint, _old_clip, _prefixed_denoiser, _bare, _diffusers)
+_LAYOUTS: tuple[Layout, ...] = (_checkpoint, _old_clip, _sgm, _prefixed_denoiser, _bare, _unprefixed, _diffusers)
 
 
 def _titles() -> list[str]:
