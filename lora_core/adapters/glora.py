@@ -2,9 +2,9 @@
 
 Chavan et al. 2023 (arXiv 2306.07967), as LyCORIS defines it: a1 (in, rank), a2 (rank, in), b1 (out, rank), b2
 (rank, in * kernel area); convolutions store 4-D, with the kernel in b2, and A acts on the channels. LyCORIS at first
-stored each pair the other way round (ComfyUI reads both), the second of the two names being the left factor:
-a2 (in, rank), a1 (rank, in), b2 (out, rank), b1 (rank, in). The shapes say which it is; where all sizes are the rank,
-neither could be told from the other, and it is today's.
+stored each pair the other way round, the second of the two names being the left factor: a2 (in, rank), a1 (rank, in),
+b2 (out, rank), b1 (rank, in). (ComfyUI reads both, A1111 the first.) The shapes say which it is; where all sizes are
+the rank, neither could be told from the other, and it is today's.
 """
 
 from __future__ import annotations

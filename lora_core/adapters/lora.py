@@ -5,7 +5,7 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685); convolutions and the Tucker form (``m
 up (out, rank) or (out, rank, 1, 1), mid (rank, rank, k, k). An up factor may have a bias (PEFT's ``lora_bias``, BFL's
 control LoRAs), which is added to the module's own: ``db = strength * (alpha / rank) * up_bias``.
 
-DyLoRA (LyCORIS, kohya) saves the same: its blocks of ranks are joined when it writes.
+DyLoRA saves the same, its ranks joined (LyCORIS, ``modules/dylora.py``; kohya-ss/sd-scripts, ``networks/dylora.py``).
 """
 
 from __future__ import annotations

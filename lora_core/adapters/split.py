@@ -2,7 +2,7 @@
 
 kohya's sd-scripts with ``split_qkv`` trains q, k, v (and the feed-forward) of Flux's fused layers so. It joins them
 when it saves; files that were saved before that have ``lora_down.0``, ``lora_up.0``, ... The blocks are in the order
-of their numbers; each has the rank that alpha is divided by.
+of their numbers; each has the rank that alpha is divided by. Source: kohya-ss/sd-scripts, ``networks/lora_flux.py``.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def test_nothing_that_it_reads_is_written_to(kind: str) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
 def test_tensors_of_any_dtype_are_computed_in_the_weights(kind: str, dtype: torch.dtype) -> None:
     sample = SAMPLES[kind]
     stored = {role: t.to(dtype) if t.is_floating_point() else t for role, t in sample.tensors().items()}
