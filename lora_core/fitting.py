@@ -6,7 +6,7 @@ key ends in exactly one of used, unmatched, ignored and misfit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from .adapters import ADAPTER_TYPES, AdapterType, Delta, Group
 from .architectures import ARCHITECTURES, Architecture
 from .architectures.spec import sliced_shape
 from .errors import ShapeMismatchError
-from .formats import FORMATS, Embedded, Format, Ignored, Located, NamedRole, Names
+from .formats import FORMATS, Embedded, Format, Found, Ignored, Located, NamedRole, Names
 from .io import TensorRef, TensorSource
 from .types import MappingReport, Misfit, ModuleReport, Shape, Slice, Target
 
@@ -36,11 +36,12 @@ class Groups:
     unmatched: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def group_keys(source: TensorSource, scheme: Format) -> Groups:
+def group_keys(source: TensorSource, scheme: Format, split: Iterable[Found] | None = None) -> Groups:
+    """Sort the keys; ``split`` is what the format makes of each, where that is known already."""
     groups = Groups()
     known = scheme.embeddings(source)
-    for key, ref in source.items():
-        found = known.get(key) or scheme.split(key)
+    for (key, ref), found in zip(source.items(), split or map(scheme.split, source), strict=True):
+        found = known.get(key) or found
         if isinstance(found, Ignored):
             groups.ignored[key] = found.reason
         elif isinstance(found, NamedRole):

@@ -25,7 +25,7 @@ from .errors import (
     WrongBaseError,
 )
 from .fitting import Fit, Groups, fit, group_keys, names_of
-from .formats import FORMATS, Format
+from .formats import FORMATS, Format, Found, NamedRole
 from .io import TensorSource, open_tensors, state_of
 from .stack import Adapter
 from .types import MappingReport
@@ -83,7 +83,7 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
 
     Arguments and errors as ``load_adapter``.
     """
-    candidates = [_Candidate(scheme, group_keys(source, scheme)) for scheme in detect_formats(source)]
+    candidates = [_Candidate(scheme, group_keys(source, scheme, split)) for scheme, split in _split_keys(source)]
     rows = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
     best, groups = _best_fit(source, candidates, rows, prefer)
     if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
@@ -98,13 +98,19 @@ def detect_formats(source: TensorSource) -> tuple[Format, ...]:
         CorruptFileError: the file holds no tensor.
         UnknownFormatError: no format explains any key.
     """
+    return tuple(scheme for scheme, _ in _split_keys(source))
+
+
+def _split_keys(source: TensorSource) -> list[tuple[Format, Sequence[Found]]]:
+    """The formats of ``detect_formats``, each with what it makes of the keys."""
     if not source:
         raise CorruptFileError(source.label, "holds no tensor")
-    evidence = {scheme.name: scheme.recognise(source) for scheme in FORMATS}
-    most = max(evidence.values())
+    split = [(scheme, list(map(scheme.split, source))) for scheme in FORMATS]
+    evidence = [sum(isinstance(found, NamedRole) for found in keys) for _, keys in split]
+    most = max(evidence)
     if most == 0:
         raise UnknownFormatError(source.label, next(iter(source)), FORMATS.names)
-    return tuple(scheme for scheme in FORMATS if evidence[scheme.name] == most)
+    return [one for one, count in zip(split, evidence, strict=True) if count == most]
 
 
 @dataclass(frozen=True, slots=True)

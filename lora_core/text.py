@@ -27,5 +27,7 @@ def one_line(text: str, limit: int) -> str:
     if len(text) > limit:
         end = limit // 4
         text = text[: limit - end - len(_GAP)] + _GAP + text[-end:]
+    if text.isascii() and text.isprintable():  # nearly all, and a file may have thousands of faults
+        return " ".join(text.split())
     # A line end of any kind parts words, so it becomes a space before control characters go.
     return " ".join("".join(char for char in text if char.isspace() or visible(char)).split())

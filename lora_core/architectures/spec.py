@@ -161,7 +161,11 @@ class Architecture:
 
     def component(self, name: str) -> Component | None:
         """The component of that name, or None where the family has none."""
-        return next((component for component in self.components if component.name == name), None)
+        return self._named.get(name)
+
+    @cached_property
+    def _named(self) -> Mapping[str, Component]:
+        return {component.name: component for component in self.components}
 
     def module(self, key: ModuleKey) -> Module | None:
         """The module at a key, or None."""
