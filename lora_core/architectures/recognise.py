@@ -46,7 +46,7 @@ def part_of(component: Component) -> str:
 
 
 def _fit(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> tuple[int, int]:
-    """Fitting modules of all parts, and less than 0 those that miss; (0, 0) where a part is not this family's."""
+    """How many modules of all parts fit, and minus how many do not; (0, 0) where a part is not this family's."""
     components = {part_of(component): component for component in row.components}
     if not parts or not components.keys() >= set(parts):
         return 0, 0
