@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ from ..architectures.spec import parameter_name, sliced_shape
 from ..errors import CorruptFileError, UnknownCheckpointError
 from ..io import TensorFile, TensorRef
 from ..io.dtypes import itemsize
-from ..types import VAE, ModuleKey, Shape, Target
+from ..types import VAE, ModuleKey, Shape, Slice, Target
 from ..untrusted import read_json
 from . import vae_names
 from .source import Checkpoint, Piece, Stored
@@ -29,12 +29,12 @@ _POSITION_IDS = "embeddings.position_ids"
 _SAVE_AGAIN = "Save the pipeline with safe_serialization=True."
 
 
-def open_folder(path: Path) -> Checkpoint:
-    """Open a pipeline folder and find its architecture; errors as ``open_checkpoint``."""
+def open_folder(path: Path, families: Iterable[Architecture] = ARCHITECTURES) -> Checkpoint:
+    """Open a pipeline folder and find its architecture among these; errors as ``open_checkpoint``."""
     path = path.resolve()  # its name is shown, so "." must have one
     parts = {name: _component(path, name) for name in _names(path)}
     refs = {name: {key: ref for file in files for key, ref in file.items()} for name, files in parts.items()}
-    best = max(ARCHITECTURES, key=lambda row: _score(refs, row))
+    best = max(families, key=lambda row: _score(refs, row))
     if not _score(refs, best):
         example = next((f"{name}/{key}" for name, found in refs.items() for key in found), "")
         hint = "" if example else "It has no safetensors files of a UNet or text encoder."
@@ -60,7 +60,8 @@ def open_folder(path: Path) -> Checkpoint:
         places={
             target.whole: place
             for component in best.components
-            for _, target, _ in _parameters(component)
+            for _, targets, _ in _parameters(component)
+            for target in targets
             if (place := best.place(target.whole)) is not None and place.key in tensors
         },
         files={f"{name}/{file.path.name}": file.path for name, files in parts.items() for file in files},
@@ -100,16 +101,19 @@ def _shards(index: Path, label: str) -> list[str]:
     return sorted({str(part) for part in names})
 
 
-def _parameters(component: Component) -> Iterator[tuple[str, Target, Shape]]:
-    """(diffusers name, target, shape) of every parameter, under each name that it may have; rows of fused ones too."""
+def _parameters(component: Component) -> Iterator[tuple[str, list[Target], Shape]]:
+    """(diffusers name, where its rows lie, shape) of every parameter, under each name that it may have."""
     for path, location in component.diffusers.items():
-        for parameter, shape in component.modules[location.path].shapes.items():
-            target = Target(ModuleKey(component.name, location.path), parameter, location.slice)
-            yield (
-                parameter_name(path, parameter),
-                target,
-                sliced_shape(shape, location.slice) if location.slice else shape,
-            )
+        modules = [component.modules[part.path] for part in location.parts]
+        for parameter in modules[0].shapes:
+            shapes = [
+                sliced_shape(module.shapes[parameter], part.slice) if part.slice else module.shapes[parameter]
+                for module, part in zip(modules, location.parts, strict=True)
+            ]
+            shape = (sum(part[0] for part in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
+            targets = [Target(ModuleKey(component.name, part.path), parameter, part.slice) for part in location.parts]
+            for name in (parameter, *modules[0].also.get(parameter, ())):
+                yield parameter_name(path, name), targets, shape
 
 
 def _score(refs: Mapping[str, Mapping[str, TensorRef]], architecture: Architecture) -> int:
@@ -129,10 +133,20 @@ def _assembled(
     """Checkpoint key -> pieces, and the names that have no place in a checkpoint -> reason."""
     pieces: dict[str, list[Piece]] = {}
     rest = dict(found)
-    for name, target, _ in _parameters(component):
-        place = architecture.place(target)
-        if name in rest and place is not None:
-            pieces.setdefault(place.key, []).append(Piece(rest.pop(name), place.slice, place.transposed))
+    for name, targets, _ in _parameters(component):
+        if (ref := rest.pop(name, None)) is None:
+            continue
+        start = 0
+        for target in targets:
+            place, shape = architecture.place(target), architecture.shape(target)
+            assert place is not None
+            assert shape is not None
+            rows = None
+            if len(targets) > 1:
+                rows = Slice(0, start, shape[0])
+                start += shape[0]
+            if place.slice is not None or place.key not in pieces:  # a tied embedding may be there twice
+                pieces.setdefault(place.key, []).append(Piece(ref, place.slice, place.transposed, rows))
     left_out: dict[str, str] = {}
     for name, ref in rest.items():
         if name.endswith(_POSITION_IDS) and not component.places:
@@ -145,6 +159,11 @@ def _assembled(
 def _lengths(component: Component) -> dict[str, int]:
     """Key of a fused tensor of the checkpoint -> its length along the dimension of its slices."""
     lengths: dict[str, int] = {}
+    for location in component.diffusers.values():
+        for part in location.parts:
+            if part.slice is not None:
+                for parameter, shape in component.modules[part.path].shapes.items():
+                    lengths[component.place(part.path, parameter).key] = shape[part.slice.dim]
     for place in component.places.values():
         if place.slice is not None:
             lengths[place.key] = max(lengths.get(place.key, 0), place.slice.start + place.slice.length)

@@ -29,11 +29,13 @@ class Piece:
         ref: the tensor.
         slice: the part of the checkpoint's tensor that it is; None for all of it.
         transposed: whether the checkpoint has it transposed.
+        rows: the part of the source's tensor that is meant; None for all of it.
     """
 
     ref: TensorRef
     slice: Slice | None = None
     transposed: bool = False
+    rows: Slice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Stored:
         tensor = torch.empty(self.shape, dtype=TORCH_DTYPES[self.dtype])
         for piece in self.pieces:
             part = tensor if piece.slice is None else tensor.narrow(*piece.slice)
-            loaded = piece.ref.load()
+            loaded = piece.ref.load() if piece.rows is None else piece.ref.load().narrow(*piece.rows)
             part.copy_(loaded.T if piece.transposed else loaded)
         return tensor
 
