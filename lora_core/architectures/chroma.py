@@ -33,4 +33,6 @@ ARCHITECTURE = Architecture(
     modelspec=("chroma", "Chroma1"),
     base_versions=("chroma",),
     pipeline=("ChromaPipeline", "ChromaImg2ImgPipeline"),
+    # The same blocks with the same shapes: a LoRA does not show which of the two it is for, and fits both.
+    variant_of="flux",
 )
