@@ -1,85 +1,221 @@
-"""Module by module the same place as the host's own key map, wherever the host maps a name."""
+"""The host's own words: its modules are those of our rows, and its loader puts every change where ours does.
+
+The host detects a model from the names and shapes of a row, makes its own modules from what it detected, and loads each
+inventory with its own loader (``host_loads.py`` runs in its Python). Where it loads a tensor, the place must be ours,
+rows of fused matrices included; what it does not load at all is counted.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 import inventories
 from host_harness.environment import HostEnvironment
-from inventories import SCOPE, parts
-from lora_core import map_source
-from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, Target
+from inventories import ALL, family, parts, reliable
+from lora_core import Adapter, map_source
+from lora_core.architectures import ARCHITECTURES, Architecture
+from lora_core.architectures.spec import parameter_name
+from lora_core.fitting import group_keys, names_of
+from lora_core.formats import FORMATS, Located
+from lora_core.types import DENOISER, ModuleKey, Shape, Slice
 
 pytestmark = pytest.mark.host
 
-# Where the host keeps each component of SD 1.5 and SDXL.
-HOST_PREFIX = {
-    DENOISER: "diffusion_model.",
-    TEXT_ENCODER: "clip_l.transformer.",
-    TEXT_ENCODER_2: "clip_g.transformer.",
+HOST_CODE = Path(__file__).with_name("host_loads.py")
+Answer = dict[str, Any]
+
+UNKNOWN = {
+    "sd15_motion": "AnimateDiff is an extension of the host, not a model of it",
+    "loom_demo": "the host takes no UNet with one residual block a level",
 }
+# Parameters of the host's modules that no LoRA and no row has.
+NOT_OURS = {
+    ".logit_scale": "CLIP's temperature, unused; the host gives one to every text encoder",
+    "clip_l.transformer.text_projection.weight": "of SD 1.5 and Flux, whose files have none: the host fills in ones",
+    "qwen3_8b.transformer.model.lm_head.weight": "a head that encodes no prompt",
+    "qwen3vl_4b.transformer.visual.": "Krea 2's encoder sees too; prompts do not pass there",
+}
+# And the other way round.
+NOT_THE_HOSTS = {"qwen25_7b.transformer.lm_head.weight": "in the published file; the host leaves it out"}
+STUMBLES = {"sdxl__kohya-ldm__locon_per-layer-rank": "KeyError: an up factor without its down factor"}
+# What the host does otherwise than we, with the reason.
+DEVIATIONS: dict[str, str] = {}
 
-# Runs in the host's Python: its key map for a model with the names and shapes of an inventory.
-KEY_MAP = """
-import json, sys, torch
-import comfy.lora, comfy.model_detection
 
-unet_file, text_files = sys.argv[1], json.loads(sys.argv[2])
-shapes = json.load(open(unet_file))["tensors"]
-prefix = "model.diffusion_model."
-unet = {k: torch.empty(s, device="meta") for k, s in shapes.items() if k.startswith(prefix)}
+class Put(NamedTuple):
+    """Where a tensor's change goes: the parameter, by all names that it has, and the part of it."""
 
-class Model:
-    model_config = comfy.model_detection.model_config_from_unet(unet, prefix)
-    def __init__(self, keys):
-        self.keys = keys
-    def state_dict(self):
-        return dict.fromkeys(self.keys)
+    names: tuple[str, ...]
+    part: Slice | None
 
-table = comfy.lora.model_lora_keys_unet(Model([k[len("model."):] for k in unet]), {})
-text = [p + k for p, file in text_files.items() for k in json.load(open(file))["tensors"]]
-table = comfy.lora.model_lora_keys_clip(Model(text), table)
-print(json.dumps({k: v for k, v in table.items() if isinstance(v, str)}))
-"""
+
+def mapped(path: Path) -> Adapter:
+    return map_source(inventories.source(inventories.read(path), path.stem))
+
+
+def model_of(path: Path) -> str:
+    """The architecture that a file is loaded on."""
+    return mapped(path).architecture if reliable(path) else family(path)
+
+
+def weights(row: Architecture) -> dict[str, dict[str, Shape]]:
+    """The denoiser's keys, and the text encoders' as the host has them."""
+    found: dict[str, dict[str, Shape]] = {"unet": {}, "text": {}}
+    for component in row.components:
+        kind, prefix = ("unet", "") if component.name == DENOISER else ("text", component.host_prefix)
+        for path, module in component.modules.items():
+            for parameter, shape in module.shapes.items():
+                found[kind][prefix + parameter_name(path, parameter)] = shape
+    return found
 
 
 @pytest.fixture(scope="session")
-def host_maps(comfy_environment: HostEnvironment, keys: Path) -> dict[str, dict[str, str]]:
-    """Base -> the host's table of LoRA name -> model key."""
-    base = keys / "base"
-    clip_l = {"clip_l.transformer.": str(base / "sd15__diffusers_text_encoder.json")}
-    clip_g = {"clip_g.transformer.": str(base / "sdxl__diffusers_text_encoder_2.json")}
-    wanted = {"sd15": (base / "sd15__ldm.json", clip_l), "sdxl": (base / "sdxl__sgm.json", clip_l | clip_g)}
-    tables: dict[str, dict[str, str]] = {}
-    for name, (unet, text) in wanted.items():
-        printed = comfy_environment.run_code(KEY_MAP, str(unet), json.dumps(text))
-        tables[name] = json.loads(printed.strip().splitlines()[-1])
-    return tables
+def host(comfy_environment: HostEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    folder = tmp_path_factory.mktemp("parity")
+    wanted = {
+        "models": {row.name: weights(row) for row in ARCHITECTURES},
+        "files": {path.stem: (model_of(path), inventories.read(path)["tensors"]) for path in ALL},
+    }
+    (folder / "wanted.json").write_text(json.dumps(wanted))
+    comfy_environment.run_code(HOST_CODE.read_text(), str(folder / "wanted.json"), str(folder / "answer.json"))
+    return json.loads((folder / "answer.json").read_text())
 
 
-def host_key(target: Target) -> str:
-    return f"{HOST_PREFIX[target.module.component]}{target.module.path}.weight"
+@pytest.mark.parametrize("row", ARCHITECTURES, ids=lambda row: row.name)
+def test_the_hosts_own_modules_are_those_of_the_row(row: Architecture, host: Answer) -> None:
+    """Denoiser and text encoders, every parameter and its shape, as the host makes them from what it detects."""
+    answer = host["models"][row.name]
+    if row.name in UNKNOWN:
+        assert answer is None
+        return
+    theirs = {key: tuple(shape) for key, shape in answer["own"].items()}
+    for component in row.components:
+        for path, module in component.modules.items():
+            for parameter, shape in module.shapes.items():
+                names = [component.host_prefix + key for key in module.keys(parameter)]
+                found = [theirs.pop(name) for name in names if name in theirs]
+                assert found == [shape] or names[0] in NOT_THE_HOSTS, (path, parameter)
+    assert {key for key in theirs if not any(text in key for text in NOT_OURS)} == set()
 
 
-def spellings(name: str) -> set[str]:
-    """A module's name as the host's table spells it: old diffusers names keep .processor. and drop .0."""
-    processor = name.replace(".to_", ".processor.to_")
-    return {name, processor, processor.removesuffix(".0")}
+@pytest.mark.parametrize("row", ARCHITECTURES, ids=lambda row: row.name)
+def test_a_name_that_both_have_means_the_same(
+    row: Architecture, host: Answer, record_property: Callable[[str, object], None]
+) -> None:
+    """All names in the host's key maps, for rows of fused matrices and swapped halves too, not only those of files."""
+    if row.name in UNKNOWN:
+        return
+    tables = [names_of(form.name, row.name, reading) for form in FORMATS for reading in range(1 + len(form.readings))]
+    same, differ = 0, {}
+    for name, place in host["models"][row.name]["names"].items():
+        here = [table[name] for table in tables if name in table]
+        if any(means(row, located, *place) for located in here):
+            same += 1
+        elif here:
+            differ[name] = place
+    record_property("names that mean the same", same)
+    assert same > 0
+    assert differ == {}
 
 
-@pytest.mark.parametrize("path", SCOPE, ids=lambda path: path.stem)
-def test_same_module_as_the_host(path: Path, host_maps: dict[str, dict[str, str]]) -> None:
-    table = host_maps[parts(path)[0]]
-    report = map_source(inventories.source(inventories.read(path), path.stem)).report
-    compared = 0
-    for module in report.modules:
-        for name in spellings(module.name) & table.keys():
-            assert table[name] == host_key(module.target)
-            compared += 1
-    kohya = report.format == "kohya"
-    weights = {module.name for module in report.modules}
-    # Every kohya name is in the host's table; of diffusers' names it has the old ones and the text encoders'.
-    assert compared >= len(weights) if kohya else compared > 0
+def means(row: Architecture, located: Located, key: str, part: list[int] | None, function: str | None) -> bool:
+    """Whether a name's place here is the host's."""
+    places = [
+        (names, found.slice)
+        for found in located.parts
+        for module in [row.module(found.module)]
+        for parameter in (module.shapes if module else ())
+        if key in (names := put(row, found.module, parameter, found.slice).names)
+    ]
+    if function == "swap_scale_shift" and len(places) == len(located.parts) == 2:
+        first, second = (slice for _, slice in places)
+        return bool(first and second and second.start == 0 and first.start == second.length == first.length)
+    return function is None and [slice for _, slice in places] == [part and Slice(*part)]
+
+
+def our_places(path: Path) -> list[tuple[tuple[str, ...], Put]]:
+    """(keys of the file, place) of every change, in order."""
+    source = inventories.source(inventories.read(path), path.stem)
+    if reliable(path):
+        adapter = mapped(path)
+        row = ARCHITECTURES.get(adapter.architecture)
+        return [(delta.tensor_names, put(row, *target)) for target, delta in adapter.deltas]
+    # A sample whose shapes fit no model: its names alone.
+    row, scheme = ARCHITECTURES.get(family(path)), FORMATS.get(inventories.FORMATS[parts(path)[1]])
+    names = names_of(scheme.name, row.name)
+    return [
+        (tuple(ref.name for role, ref in roles.items() if role != "alpha"), put(row, part.module, "weight", part.slice))
+        for name, roles in group_keys(source, scheme).modules.items()
+        for part in names[name].parts
+    ]
+
+
+def put(row: Architecture, key: ModuleKey, parameter: str, part: Slice | None) -> Put:
+    component, module = row.component(key.component), row.module(key)
+    assert component is not None
+    assert module is not None
+    return Put(tuple(component.host_prefix + name for name in module.keys(parameter)), part)
+
+
+def host_places(answer: Iterable[Any]) -> dict[str, list[tuple[str, Slice | None]]]:
+    """Key of the file -> places where the host's loader puts it."""
+    found: dict[str, list[tuple[str, Slice | None]]] = defaultdict(list)
+    for key, part, function, names in answer:
+        assert function is None, f"{key}: the host changes what it loads by {function}"
+        for name in names:
+            found[name].append((key, part and Slice(*part)))
+    return found
+
+
+def loaded(path: Path, host: Answer) -> tuple[int, int, list[str]]:
+    """Changes of which the host loads every tensor, all changes, and tensors that it puts elsewhere."""
+    theirs = host_places(host["files"][path.stem])
+    ours: dict[str, list[Put]] = defaultdict(list)
+    known = 0
+    places = our_places(path)
+    for keys, place in places:
+        known += all(key in theirs for key in keys)
+        for key in keys:
+            ours[key].append(place)
+    differ = [
+        f"{key}: here {places}, in the host {theirs[key]}"
+        for key, places in ours.items()
+        if key in theirs and not same(places, theirs[key])
+    ]
+    return known, len(places), differ
+
+
+def same(ours: list[Put], theirs: list[tuple[str, Slice | None]]) -> bool:
+    return len(ours) == len(theirs) and all(
+        key in own.names and part == own.part for own, (key, part) in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_same_place_as_the_host(path: Path, host: Answer, record_property: Callable[[str, object], None]) -> None:
+    answer = host["files"][path.stem]
+    if isinstance(answer, str):
+        assert path.stem in STUMBLES or model_of(path) in UNKNOWN, answer
+        return
+    known, total, differ = loaded(path, host)
+    record_property("changes that the host loads", f"{known} of {total}")
+    assert total > 0
+    assert differ == [] or path.stem in DEVIATIONS
+
+
+def test_how_many_files_the_host_loads(host: Answer) -> None:
+    """Files of which it loads every change with all its tensors, some, none, and that it cannot; here all are loaded."""
+    counts: Counter[str] = Counter()
+    for path in ALL:
+        if isinstance(host["files"][path.stem], str):
+            counts["error"] += 1
+            continue
+        known, total, _ = loaded(path, host)
+        counts["whole" if known == total else "part" if known else "none"] += 1
+    assert counts == {"whole": 86, "part": 12, "none": 33, "error": 2}
