@@ -129,10 +129,11 @@ class _Candidate:
 def _best_fit(
     source: TensorSource, candidates: Sequence[_Candidate], rows: Sequence[Architecture], prefer: str | None
 ) -> tuple[Fit, Groups]:
-    """Most fitting modules; then the preferred architecture, the claimed one, the order of the tables.
+    """Most fitting modules; then the family of which the file has all (``whole_kinds``), the preferred one, the
+    claimed one, the order of the tables.
 
-    A family that takes every module cannot be beaten, so those behind it are not even built. Otherwise shapes are
-    looked at from the most hits on, and no further than a fit can still be better.
+    A family that takes every module, and of which the file has all, cannot be beaten: those behind it are not even
+    built. Otherwise shapes are looked at from the most hits on, and no further than a fit can still be better.
     """
     claimed = claimed_architecture(source)
     most = max(len(candidate.groups.modules) for candidate in candidates)
@@ -143,22 +144,21 @@ def _best_fit(
         for reading in range(1 + len(candidate.scheme.readings))
     ]
     ways.sort(key=lambda way: (way[1].name != prefer, way[1].name != claimed))  # stable: the tables' order
+    best: tuple[Fit, Groups] | None = None
     tries: list[tuple[_Candidate, Architecture, int, int]] = []
     for candidate, row, reading in ways:
         hits = candidate.hits(row, reading)
-        if hits == most:
+        if hits == most and (best is None or _may_be_better(best[0], row, hits)):
             found = fit(source, candidate.scheme, candidate.groups, row, reading)
-            if found.fitting == most:
-                return found, candidate.groups
-        tries.append((candidate, row, reading, hits))
+            best = _better(best, found, candidate.groups)
+            if best[0].fitting == most and _has_all(best[0]):
+                return best
+        elif hits < most:
+            tries.append((candidate, row, reading, hits))
     tries.sort(key=lambda one: -one[3])
-    best: tuple[Fit, Groups] | None = None
     for candidate, row, reading, hits in tries:
-        if best is not None and not _may_be_better(best[0], row, hits):
-            continue
-        found = fit(source, candidate.scheme, candidate.groups, row, reading)
-        if best is None or (found.fitting, whole_kinds(found)) > (best[0].fitting, whole_kinds(best[0])):
-            best = found, candidate.groups
+        if best is None or _may_be_better(best[0], row, hits):
+            best = _better(best, fit(source, candidate.scheme, candidate.groups, row, reading), candidate.groups)
     assert best is not None  # the tables are not empty
     return best
 
@@ -188,22 +188,33 @@ def _made_for_another(best: Fit, groups: Groups, source: TensorSource) -> bool:
     return wrong * 5 > total or missing * 2 > total or (stranger and missing * 10 > total)
 
 
+def _better(best: tuple[Fit, Groups] | None, found: Fit, groups: Groups) -> tuple[Fit, Groups]:
+    """The better of two; the first of equals."""
+    if best is None or (found.fitting, whole_kinds(found)) > (best[0].fitting, whole_kinds(best[0])):
+        return found, groups
+    return best
+
+
 def _may_be_better(best: Fit, row: Architecture, hits: int) -> bool:
     """Whether a family with so many hits can win: by more modules, or as many and all of their kinds."""
     if hits != best.fitting:
         return hits > best.fitting
-    return row.family != best.architecture.family and not whole_kinds(best)
+    return row.family != best.architecture.family and not _has_all(best)
 
 
-def whole_kinds(found: Fit) -> bool:
-    """Whether the file has every module of the family of each kind that it has any of.
+def whole_kinds(found: Fit) -> int:
+    """How many of the file's modules are of kinds of which it has all that the family has.
 
     A LoRA for FLUX fits HunyuanVideo, which has the same layers and three blocks more: it has all of FLUX's.
     """
     modules = {target.module for target, _ in found.deltas}
     kinds = Counter((component, _kind(path)) for component, path in modules)
     every = _kinds(found.architecture.name)
-    return bool(kinds) and all(every[kind] == count for kind, count in kinds.items())
+    return sum(count for kind, count in kinds.items() if every[kind] == count)
+
+
+def _has_all(found: Fit) -> bool:
+    return whole_kinds(found) == len({target.module for target, _ in found.deltas})
 
 
 @lru_cache(maxsize=64)
