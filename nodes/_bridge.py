@@ -8,7 +8,7 @@ model, on the device and in the memory mode that it chose.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,14 +51,26 @@ class HostModel:
 
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter, None where this model has none."""
-        return self.shapes.get(host_key(self.architecture, target))
+        return self.shapes.get(self.key(target))
+
+    def key(self, target: Target) -> str:
+        """The host's name of a parameter."""
+        return host_key(self.architecture, target, self.shapes)
 
 
-def host_key(architecture: Architecture, target: Target) -> str:
-    """``Target(ModuleKey("denoiser", "out.2"), "weight")`` -> ``diffusion_model.out.2.weight``."""
+def host_key(architecture: Architecture, target: Target, keys: Container[str] = ()) -> str:
+    """``Target(ModuleKey("denoiser", "out.2"), "weight")`` -> ``diffusion_model.out.2.weight``.
+
+    Args:
+        keys: the model's; of a parameter's names the one that is there. FLUX.1's norms have a ``scale``, which newer
+            versions of the host load as ``weight``.
+    """
     component = architecture.component(target.module.component)
     prefix = component.host_prefix if component else "?."
-    return prefix + parameter_name(target.module.path, target.parameter)
+    module = architecture.module(target.module)
+    own = parameter_name(target.module.path, target.parameter)
+    names = [prefix + name for name in (module.keys(target.parameter) if module else (own,))]
+    return next((name for name in names if name in keys), names[0])
 
 
 def read_model(model: Any, clip: Any) -> HostModel | None:
@@ -107,7 +119,7 @@ def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
     """Clones of MODEL and CLIP with the stack on them, and what fitted. What has no patch is returned as it came."""
     binding = bind(stack, host.shape_of, host.architecture, host.components)
     model, clip = host.model, host.clip
-    adapters = {host_key(host.architecture, target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
+    adapters = {host.key(target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
     for_model = {key: value for key, value in adapters.items() if key.startswith(f"{MODEL_PART}.")}
     for_clip = {key: value for key, value in adapters.items() if key not in for_model}
     if for_model:
