@@ -52,13 +52,15 @@ class TensorPickle(TensorSource):
             state = os.fstat(handle.fileno())
             try:
                 with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    self._zipped = data[: len(ZIP)] == ZIP
-                    root = _in_zip(data, label) if self._zipped else _in_a_row(data)
+                    zipped = data[: len(ZIP)] == ZIP
+                    root = _in_zip(data, label) if zipped else _in_a_row(data)
                 content = sort_content(root)
                 for name, tensor in content.tensors.items():
                     _check(name, tensor)
             except PickleFault as error:
                 raise CorruptFileError(label, f"this pickle cannot be read: {error}", _HINT) from None
+        # A name that ends so makes newer torch read it as safetensors, unless it is given the open file.
+        self._mapped = zipped and self.path.suffix.lower() != ".safetensors"
         self._state = identity(state)
         self._numbers = content.numbers
         self.size = state.st_size
@@ -79,7 +81,7 @@ class TensorPickle(TensorSource):
         if ref.name in self._numbers:
             return self._numbers[ref.name]
         tensor = self._tensors[ref.name]
-        if self._zipped:  # a map of the file
+        if self._mapped:
             check_unchanged(self.path, self._state, self.label)
         return tensor
 
@@ -87,7 +89,9 @@ class TensorPickle(TensorSource):
     def _tensors(self) -> Mapping[str, torch.Tensor]:
         check_unchanged(self.path, self._state, self.label)
         try:
-            made = torch.load(str(self.path), map_location="cpu", weights_only=True, mmap=self._zipped)
+            with self.path.open("rb") as handle:
+                given = str(self.path) if self._mapped else handle
+                made = torch.load(given, map_location="cpu", weights_only=True, mmap=self._mapped)
             found = sort_content(made).tensors
         except Exception as error:  # of any kind: the outline was good, so it is the file that torch finds fault with
             reason = one_line(f"{type(error).__name__}: {error}", 200)

@@ -20,7 +20,9 @@ TENSORS = {"base_model.model.x.lora_A.weight": torch.ones(2, 3)}
 def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "a.safetensors")
     save_file(TENSORS, tmp_path / "b.pt")
-    assert isinstance(open_tensors(tmp_path / "a.safetensors"), TensorPickle)
+    pickle = open_tensors(tmp_path / "a.safetensors")
+    assert isinstance(pickle, TensorPickle)
+    assert all(torch.equal(pickle[key].load(), tensor) for key, tensor in TENSORS.items())
     assert isinstance(open_tensors(tmp_path / "b.pt"), TensorFile)
 
 
