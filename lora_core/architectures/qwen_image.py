@@ -5,11 +5,9 @@ The published files have diffusers' names, and so have ComfyUI's. The editing ve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from ..types import DENOISER, TEXT_ENCODER, Shape
-from . import llm, qwen_vl
-from .spec import BASE_BLOCK, Architecture, Component, Location, Module, linear
+from ..types import TEXT_ENCODER
+from . import llm, plain, qwen_vl
+from .spec import Architecture, Component, linear
 
 WIDTH = 3072
 LAYERS = 60
@@ -17,10 +15,13 @@ HEAD = 128
 PATCH = 64
 TEXT = 3584
 # What diffusers' fuse_qkv_projections makes of three layers.
-FUSED = {"attn.to_qkv": ("to_q", "to_k", "to_v"), "attn.to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj")}
+FUSED = {
+    "attn.to_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "attn.to_added_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
 
 
-def _outside() -> Iterator[tuple[str, Mapping[str, Shape]]]:
+def _outside() -> plain.Rows:
     """Modules outside blocks."""
     yield "time_text_embed.timestep_embedder.linear_1", linear(WIDTH, 256)
     yield "time_text_embed.timestep_embedder.linear_2", linear(WIDTH, WIDTH)
@@ -31,7 +32,7 @@ def _outside() -> Iterator[tuple[str, Mapping[str, Shape]]]:
     yield "proj_out", linear(PATCH, WIDTH)
 
 
-def _block() -> Iterator[tuple[str, Mapping[str, Shape]]]:
+def _block() -> plain.Rows:
     """Modules of one block: picture and text each have a modulation, a feed-forward and a half of the attention."""
     for side in ("img", "txt"):
         yield f"{side}_mod.1", linear(6 * WIDTH, WIDTH)
@@ -45,26 +46,8 @@ def _block() -> Iterator[tuple[str, Mapping[str, Shape]]]:
 
 def transformer(*, layered: bool = False) -> Component:
     """The denoiser; the layered one also embeds which layer a picture is."""
-    modules = {path: Module(path, shapes, path, BASE_BLOCK) for path, shapes in _outside()}
-    if layered:
-        path = "time_text_embed.addition_t_embedding"
-        modules[path] = Module(path, {"weight": (2, WIDTH)}, path)
-    aliases: dict[str, Location] = {}
-    for index in range(LAYERS):
-        stem = f"transformer_blocks.{index}"
-        for inner, shapes in _block():
-            modules[f"{stem}.{inner}"] = Module(f"{stem}.{inner}", shapes, f"{stem}.{inner}", f"block{index:02d}")
-        for fused, names in FUSED.items():
-            first, *rest = (Location(f"{stem}.attn.{name}") for name in names)
-            aliases[f"{stem}.{fused}"] = first._replace(more=tuple(rest))
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
-        aliases=aliases,
-    )
+    more: plain.Rows = [("time_text_embed.addition_t_embedding", {"weight": (2, WIDTH)})] if layered else []
+    return plain.build([*_outside(), *more], _block(), "transformer_blocks", LAYERS, fused=FUSED)
 
 
 def _text_encoder() -> Component:

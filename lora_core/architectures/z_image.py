@@ -41,6 +41,6 @@ ARCHITECTURE = Architecture(
         llm.build(llm.QWEN3_4B, TEXT_ENCODER, "qwen3_4b", kohya_prefixes=("lora_te", "lora_te1")),
     ),
     modelspec=("Z-Image", "z-image", "z-image-turbo", "z_image", "zimage"),
-    base_versions=("zimage", "zimage:turbo", "z_image", "Z-Image"),
+    base_versions=("zimage", "z_image", "Z-Image"),
     pipeline=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "ZImageOmniPipeline"),
 )

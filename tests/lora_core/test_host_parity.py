@@ -210,7 +210,7 @@ def test_same_place_as_the_host(path: Path, host: Answer, record_property: Calla
 
 
 def test_how_many_files_the_host_loads(host: Answer) -> None:
-    """Files of which it loads every change with all its tensors, some, none, and that it cannot; here all are loaded."""
+    """Files of which it loads all changes with all their tensors, some, none, and those that it cannot read."""
     counts: Counter[str] = Counter()
     for path in ALL:
         if isinstance(host["files"][path.stem], str):
