@@ -18,7 +18,7 @@ from ..lora_core.errors import ConfigError, UnmappedKeysError
 from ..lora_core.finite import check_finite
 from ..lora_core.mapping import require_complete
 from ..lora_core.numeric import finite
-from ..lora_core.patching import BindReport
+from ..lora_core.patching import BindReport, Patch
 from ..lora_core.rows import StackItem
 from ..lora_core.trigger_words import trigger_words
 from . import _files
@@ -51,9 +51,11 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
     host = read_model(model, clip)
     stack = read_stack(items, host.architecture if host else None)
     fits: Sequence[BindReport | None] = [None] * len(items)
+    patches: dict[str, Patch] = {}
     if host is not None:
         model, clip, binding = patched(host, stack)
         fits = binding.reports
+        patches = {host.key(target): patch for target, patch in binding.patches.items()}
     if strict:
         for entry, fit in zip(stack.entries, fits, strict=True):
             require_complete(entry.adapter.report)
@@ -63,7 +65,10 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
     for item, entry, fit in zip(items, stack.entries, fits, strict=True):
         path = _files.lora_path(item[0], item.hash)
         words += trigger_words(path, entry.adapter.metadata)
-        reports.append(lora_report(path, item, entry, fit, host.architecture if host else None))
+        report = lora_report(path, item, entry, fit, host.architecture if host else None)
+        if host is not None and patches:
+            report |= host.quantised.report(patches, entry.adapter.file)
+        reports.append(report)
     report = json.dumps(reports, ensure_ascii=False, indent=2)
     adapters = tuple(entry.adapter for entry in stack.entries)
     return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters)

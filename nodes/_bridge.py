@@ -23,6 +23,7 @@ from ..lora_core.architectures.spec import parameter_name
 from ..lora_core.errors import ConfigError
 from ..lora_core.patching import Binding, Patch, apply_patch, bind
 from ..lora_core.types import DENOISER, TEXT_ENCODERS, Shape
+from ._quantised import QuantisedWeights
 
 # What a MODEL's weights are called; a CLIP has a part for each of its text encoders (``clip_l``, ``t5xxl``).
 MODEL_PART = "diffusion_model"
@@ -37,12 +38,14 @@ class HostModel:
         clip: the host's ``CLIP``, or None.
         shapes: host key -> shape, of both.
         architecture: the family.
+        quantised: which of the weights are quantised, and how.
     """
 
     model: Any
     clip: Any
     shapes: Mapping[str, Shape]
     architecture: Architecture
+    quantised: QuantisedWeights
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -85,7 +88,9 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
     for_clip = {} if clip is None else _shapes(clip.cond_stage_model)
     shapes = for_model | for_clip
     of_model = set() if model is None else {MODEL_PART}
-    return HostModel(model, clip, shapes, _family(shapes, of_model, _encoders(for_clip)))
+    parts = ([] if model is None else [model.model]) + ([] if clip is None else [clip.cond_stage_model])
+    family = _family(shapes, of_model, _encoders(for_clip))
+    return HostModel(model, clip, shapes, family, QuantisedWeights(parts))
 
 
 def _shapes(module: Any) -> dict[str, Shape]:

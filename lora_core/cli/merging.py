@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ..mapping import load_adapter
 from ..merge import MergeReport, merge_to_checkpoint, open_checkpoint
+from ..merge.rounding import worst
 from ..patching import BindReport
 from ..stack import Stack, StackEntry
 from . import DONE
@@ -57,9 +59,26 @@ def _print(report: MergeReport) -> None:
         ("tensors changed", f"{report.patched} of {report.tensors}"),
         *(("left out", f"{key}: {reason}") for key, reason in report.left_out.items()),
         ("dtype", report.dtype),
+        *(("quantised", f"{count} weights as {format}") for format, count in report.quantised.items()),
+        *_rounding(report),
         ("size", f"{report.bytes:,} bytes in {report.seconds:.1f} s"),
     ]
     print_table(str(report.out), rows)
+
+
+def _rounding(report: MergeReport) -> list[tuple[str, str]]:
+    """What rounding took: of the weights, of the change, and where it took most."""
+    errors = report.rounding
+    if not errors:
+        return []
+    changes = [error.change for error in errors.values() if error.change is not None]
+    of_weight = fmean(error.weight for error in errors.values())
+    lines = [f"{of_weight:.2%} of a weight"]
+    if changes:
+        lines.append(f"{fmean(changes):.2%} of its change, {max(changes):.2%} at the most")
+    shown = ((key, errors[key].change) for key in worst(errors, 3))
+    most = "; ".join(f"{key}: {'all' if change is None else f'{change:.2%}'}" for key, change in shown)
+    return [("lost to rounding", ", ".join(lines)), ("most of it in", most)]
 
 
 def _lora(lora: BindReport) -> str:

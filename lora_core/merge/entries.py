@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from ..architectures import Place
+from ..errors import ConfigError
 from ..io import Entry, TensorRef
 from ..io.dtypes import TORCH_DTYPES, itemsize
 from ..patching import Binding, Patch, Watch, apply_patch, rounded
@@ -85,6 +86,9 @@ class Plan:
     def _requantised(self, key: str) -> Iterable[Entry]:
         """A quantised weight and its scales: computed together, and neighbours in the file where they can be."""
         changes, weight = self._changes[key], unpacked(self._checkpoint, key)
+        if any(patch.result != patch.shape for patch, _ in changes):
+            fault = f"{key} is quantised, and a LoRA gives it more inputs. Merge with dtype 'fp16' or 'bf16'"
+            raise ConfigError(self._checkpoint.label, [fault])
 
         def patch(dense: torch.Tensor) -> torch.Tensor:
             result = _apply(dense, changes, torch.float32, self._device, None)

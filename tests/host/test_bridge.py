@@ -48,7 +48,7 @@ def weights(family, *components):
         for key, module in architectures.get(family).walk() if key.component in components
         for name, shape in module.shapes.items()
     }
-    return SimpleNamespace(state_dict=lambda: found, named_parameters=lambda **_: ())
+    return SimpleNamespace(state_dict=lambda: found, named_parameters=lambda **_: (), named_modules=lambda: ())
 
 def family(model=None, clip=None):
     \"\"\"Name of the family, or what the user is told.\"\"\"

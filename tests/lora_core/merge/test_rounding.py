@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import small_models
 from lora_core.io.dtypes import FP8
 from lora_core.merge import merge_to_checkpoint, open_checkpoint
-from lora_core.merge.rounding import Meter, Rounding, rounding_json, worst
+from lora_core.merge.rounding import MANY, Meter, Rounding, rounding_json, worst
 from lora_core.patching import apply_patch, bind
 from small_models import adapter, lora_tensors, stack_of
 
@@ -23,7 +23,10 @@ LARGEST = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float8_e4m3fn
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_the_error_is_that_of_the_written_tensor(tmp_path: Path, dtype: torch.dtype) -> None:
-    """For low-rank patches, a DoRA among them, and convolutions; rows of a sum are added in another order: 1e-4."""
+    """For low-rank patches, a DoRA among them, and convolutions.
+
+    Sums are added in another order: 1e-4. Of large tensors, whose rows are few here, every fourth was measured: 0.1.
+    """
     base, out = tmp_path / "base.safetensors", tmp_path / "out.safetensors"
     small_models.write_checkpoint(base, dtype)
     tensors = lora_tensors() | {
@@ -41,8 +44,9 @@ def test_the_error_is_that_of_the_written_tensor(tmp_path: Path, dtype: torch.dt
         key = checkpoint.places[target].key
         exact = apply_patch(before[key], patch, dtype=torch.float32)
         error, found = after[key].float() - exact, report.rounding[key]
-        assert found.weight == pytest.approx(float(error.norm() / exact.norm()), rel=1e-4)
-        assert found.change == pytest.approx(float(error.norm() / (exact - before[key].float()).norm()), rel=1e-4)
+        near = 0.1 if exact.numel() >= MANY else 1e-4
+        assert found.weight == pytest.approx(float(error.norm() / exact.norm()), rel=near)
+        assert found.change == pytest.approx(float(error.norm() / (exact - before[key].float()).norm()), rel=near)
         assert dtype in FP8 or found.weight < LARGEST[dtype]
 
 
