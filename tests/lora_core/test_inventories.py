@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def cases(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
+@cache
 def mapped(path: Path, architecture: str | None = None, prefer: str | None = None) -> Adapter:
     return map_source(inventories.source(inventories.read(path), path.stem), architecture, prefer)
 
@@ -140,6 +142,7 @@ def refusal(path: Path, other: Architecture) -> WrongBaseError | None:
     return None
 
 
+@cache
 def relatives(path: Path, own: Architecture, most: int = 3) -> list[Architecture]:
     """The other families whose names are most like the file's: the ones that are hard to tell from its own."""
     groups = group_keys(inventories.source(inventories.read(path), path.stem), ROWS.get(FORMATS[parts(path)[1]]))
