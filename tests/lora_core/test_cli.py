@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,6 +205,8 @@ def test_merge_of_a_stack_from_a_folder_for_people(loom: Loom, repository: Path,
     assert (status, err) == (0, "")
     assert "ink.safetensors: 129 of 129 modules" in out
     assert "model (loom_demo)" in out
+    assert re.search(r"lost to rounding .*?[\d.]+% of a weight, [\d.]+% of its change, [\d.]+% at", out)
+    assert "most of it in" in out
     assert (tmp_path / "n.safetensors").exists()
 
 
@@ -268,7 +271,7 @@ def test_strict(loom: Loom, base: Path, tmp_path: Path) -> None:
 def test_what_stops_a_merge_leaves_nothing(
     loom: Loom, base: Path, lora: Path, tmp_path: Path, error: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lora_core.merge.checkpoint as module
+    import lora_core.merge.entries as module
 
     def fail(*_: object, **__: object) -> None:
         raise error
