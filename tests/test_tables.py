@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from lora_core import adapters, architectures, formats
+from lora_core import adapters, architectures, formats, quantised
 from lora_core.adapters import ADAPTER_TYPES, AdapterType
 from lora_core.architectures import ARCHITECTURES, Architecture
 from lora_core.errors import UnknownNameError
 from lora_core.formats import FORMATS, Format
+from lora_core.quantised import SCHEMES, Scheme
 from lora_core.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,8 +25,11 @@ TABLES: list[tuple[ModuleType, type, Registry[Any]]] = [
     (formats, Format, FORMATS),
     (adapters, AdapterType, ADAPTER_TYPES),
     (architectures, Architecture, ARCHITECTURES),
+    (quantised, Scheme, SCHEMES),
 ]
-names = pytest.mark.parametrize(("package", "kind", "table"), TABLES, ids=["formats", "adapters", "architectures"])
+names = pytest.mark.parametrize(
+    ("package", "kind", "table"), TABLES, ids=["formats", "adapters", "architectures", "quantised"]
+)
 
 
 @names

@@ -15,13 +15,13 @@ from .base import Options, Parts, Scheme, blocks, same
 
 def dequantise(parts: Parts, options: Options) -> torch.Tensor:
     """``q * scale`` in float32."""
-    return parts["weight"].float() * scales.broadcast(parts["scale"], parts["weight"].dim())
+    return parts["weight"].float() * scales.broadcast(parts["scale"], parts["weight"])
 
 
 def requantise(weight: torch.Tensor, parts: Parts, options: Options) -> dict[str, torch.Tensor]:
     """``q = round(W / scale)`` with the scale as it was, or twice (four times, ...) it where W would not fit."""
     stored = parts["weight"].dtype
-    scale = scales.broadcast(parts["scale"], weight.dim())
+    scale = scales.broadcast(parts["scale"], weight)
     scale = scales.roomier(scale, scales.peaks(weight, scale), torch.finfo(stored).max)
     packed = torch.empty(weight.shape, dtype=stored, device=weight.device)
     for rows in blocks(weight):

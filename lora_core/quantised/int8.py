@@ -44,7 +44,7 @@ def _fault_4(weight: Shape, shapes: Mapping[str, Shape], options: Options) -> st
 def dequantise(parts: Parts, options: Options) -> torch.Tensor:
     """``q * scale`` in float32, turned back where it is rotated."""
     packed = parts["weight"]
-    return _rotated(packed.float() * scales.broadcast(parts["scale"], packed.dim()), _rotation(options))
+    return _rotated(packed.float() * scales.broadcast(parts["scale"], packed), _rotation(options))
 
 
 def requantise(weight: torch.Tensor, parts: Parts, options: Options) -> dict[str, torch.Tensor]:
@@ -68,7 +68,7 @@ def requantise_4(weight: torch.Tensor, parts: Parts, options: Options) -> dict[s
 
 def _rounded(weight: torch.Tensor, scale: torch.Tensor, largest: int) -> tuple[torch.Tensor, torch.Tensor]:
     kind = scale.dtype
-    scale = scales.broadcast(scale, weight.dim())
+    scale = scales.broadcast(scale, weight)
     peak = scales.peaks(weight, scale)
     # Half a step beyond the last number still rounds to it: as far from it as any number is from its own.
     fits = peak <= scale * (largest + 0.5)

@@ -12,22 +12,34 @@ from .base import Options
 
 
 def fault(weight: Shape, shapes: Mapping[str, Shape], options: Options) -> str:
-    """Scales must be one number, or one per row (per expert of a bank of them)."""
-    shape = shapes["scale"]
-    if prod(shape) in (1, weight[0] if weight else 1):
+    """Scales must be one number, or one per row; of a bank of experts (experts, out, in) also one per expert."""
+    if _shared(weight, prod(shapes["scale"])) is not None:
         return ""
-    return f"scales of shape {list(shape)} for a weight of {list(weight)}, expected one or one per row"
+    return f"scales of shape {list(shapes['scale'])} for a weight of {list(weight)}, expected one or one per row"
 
 
-def broadcast(scale: torch.Tensor, dims: int) -> torch.Tensor:
-    """float32 (), or (rows, 1, ...) for one per row."""
-    scale = scale.float()
-    return scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, *[1] * (dims - 1))
+def broadcast(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """float32 () for one scale, or (rows, 1, ...) for one per row."""
+    shape = _shared(tuple(weight.shape), scale.numel())
+    return scale.float().reshape(shape if shape is not None else scale.shape)
+
+
+def _shared(weight: Shape, count: int) -> Shape | None:
+    """The shape in which ``count`` scales fit a weight, each for what lies behind its leading dimensions."""
+    if count == 1:
+        return ()
+    for dims in range(1, len(weight)):
+        if prod(weight[:dims]) == count:
+            return (*weight[:dims], *(1 for _ in weight[dims:]))
+    return None
 
 
 def peaks(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Largest magnitude for each scale, in the shape that ``broadcast`` gave it."""
-    low, high = weight.aminmax() if scale.dim() == 0 else weight.flatten(1).aminmax(dim=1)
+    if scale.dim() == 0:
+        low, high = weight.aminmax()
+    else:
+        low, high = weight.reshape(scale.numel(), -1).aminmax(dim=1)
     return torch.maximum(low.abs(), high.abs()).reshape(scale.shape)
 
 

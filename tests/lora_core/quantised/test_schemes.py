@@ -116,6 +116,20 @@ def test_scales_per_row_grow_row_by_row() -> None:
     assert torch.equal(dequantised(layer, scheme, {**parts, **new}), weight)
 
 
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "int8_tensorwise"])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 1, 1), (3, 4, 1), (12,)])
+def test_a_bank_of_experts_has_scales_per_expert_or_per_row(name: str, shape: tuple[int, ...]) -> None:
+    weight, scheme = random((3, 4, 8), 8), SCHEMES.get(name)
+    layer = layer_of(name, (3, 4, 8))
+    parts = empty(name, (3, 4, 8)) | {"scale": torch.zeros(shape)}
+    assert scheme.fault((3, 4, 8), {"scale": shape}, {}) == ""
+    new = {**parts, **requantised(layer, scheme, weight, parts)}
+
+    assert new["scale"].shape == shape
+    back = dequantised(layer, scheme, new)
+    assert float((back - weight).norm() / weight.norm()) < ERROR[name]
+
+
 def test_nvfp4_by_hand() -> None:
     """Codes of e2m1, the first in the upper half of a byte; a block scale of 2 and an outer one of 0.25."""
     layer, scheme = layer_of("nvfp4", (16, 16)), SCHEMES.get("nvfp4")
