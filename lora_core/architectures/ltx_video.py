@@ -17,11 +17,32 @@ NAMES = {
 }
 
 
+def attention(path: str, query: int, context: int, inner: int) -> plain.Rows:
+    """An attention between ``query`` and ``context`` wide streams, ``inner`` wide in all heads."""
+    yield f"{path}.to_q", linear(inner, query)
+    for name in ("to_k", "to_v"):
+        yield f"{path}.{name}", linear(inner, context)
+    yield f"{path}.to_out.0", linear(query, inner)
+    for name in ("q_norm", "k_norm"):
+        yield f"{path}.{name}", {"weight": (inner,)}
+
+
+def feed_forward(path: str, width: int) -> plain.Rows:
+    """The feed-forward of a block."""
+    yield f"{path}.net.0.proj", linear(4 * width, width)
+    yield f"{path}.net.2", linear(width, 4 * width)
+
+
+def modulation(path: str, width: int, parts: int) -> plain.Rows:
+    """The embedding of the time and what it makes of it, ``parts`` vectors."""
+    yield f"{path}.emb.timestep_embedder.linear_1", linear(width, 256)
+    yield f"{path}.emb.timestep_embedder.linear_2", linear(width, width)
+    yield f"{path}.linear", linear(parts * width, width)
+
+
 def _outside(width: int) -> plain.Rows:
     yield "patchify_proj", linear(width, LATENT)
-    yield "adaln_single.emb.timestep_embedder.linear_1", linear(width, 256)
-    yield "adaln_single.emb.timestep_embedder.linear_2", linear(width, width)
-    yield "adaln_single.linear", linear(6 * width, width)
+    yield from modulation("adaln_single", width, 6)
     yield "caption_projection.linear_1", linear(width, TEXT)
     yield "caption_projection.linear_2", linear(width, width)
     yield "scale_shift_table", {"": (2, width)}
@@ -30,13 +51,9 @@ def _outside(width: int) -> plain.Rows:
 
 def _block(width: int) -> plain.Rows:
     yield "", {"scale_shift_table": (6, width)}
-    for attention in ("attn1", "attn2"):
-        for name in ("to_q", "to_k", "to_v", "to_out.0"):
-            yield f"{attention}.{name}", linear(width, width)
-        for name in ("q_norm", "k_norm"):
-            yield f"{attention}.{name}", {"weight": (width,)}
-    yield "ff.net.0.proj", linear(4 * width, width)
-    yield "ff.net.2", linear(width, 4 * width)
+    for path in ("attn1", "attn2"):
+        yield from attention(path, width, width, width)
+    yield from feed_forward("ff", width)
 
 
 def _build(width: int, layers: int) -> tuple[Component, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -52,26 +55,54 @@ def test_names_and_shapes_are_those_of_diffusers(name: str):
     converted.check(denoiser, getattr(single_file_utils, converter), converted.meta(model))
 
 
+def test_ltx2_has_the_names_of_diffusers():
+    """But for the connectors, which are a model of their own in diffusers, and for two names of parameters."""
+    from diffusers.loaders.single_file_utils import convert_ltx2_transformer_to_diffusers
+    from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
+
+    whole = ARCHITECTURES.get("ltx2").components[0]
+    modules = {path: module for path, module in whole.modules.items() if "_embeddings_connector" not in path}
+
+    def ours(tensors: dict[str, Any]) -> dict[str, Any]:
+        theirs = r"(audio|video)_a2v_cross_attn_scale_shift_table"
+        return {re.sub(theirs, r"scale_shift_table_a2v_ca_\1", key): value for key, value in tensors.items()}
+
+    inventory = ours(converted.meta(lambda: LTX2VideoTransformer3DModel(use_prompt_embeddings=True)))
+    converted.check(
+        replace(whole, modules=modules), lambda rows: ours(convert_ltx2_transformer_to_diffusers(rows)), inventory
+    )
+
+
+def lora(name: str) -> TensorDict:
+    """All of these are 4096 wide."""
+    file = {
+        f"{name}.lora_down.weight": torch.zeros(4, 4096),
+        f"{name}.lora_up.weight": torch.zeros(4096, 4),
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+    return TensorDict(file, "lora")
+
+
 @pytest.mark.parametrize(
     ("name", "family", "path"),
     [
         # OneTrainer#1431: diffusers' path with kohya's suffixes
         ("transformer.layers.15.self_attention.to_k", "ernie_image", "layers.15.self_attention.to_k"),
         ("diffusion_model.layers.15.self_attention.to_k", "ernie_image", "layers.15.self_attention.to_k"),
-        ("transformer.transformer_blocks.7.attn2.to_out.0", "ltx_video_13b", "transformer_blocks.7.attn2.to_out.0"),
-        ("diffusion_model.transformer_blocks.7.attn1.to_q", "ltx_video_13b", "transformer_blocks.7.attn1.to_q"),
+        ("transformer.transformer_blocks.7.attn2.to_out.0", "ltx2", "transformer_blocks.7.attn2.to_out.0"),
+        ("diffusion_model.transformer_blocks.7.attn1.to_q", "ltx2", "transformer_blocks.7.attn1.to_q"),
     ],
 )
 def test_names_of_loras(name: str, family: str, path: str):
-    """Both are 4096 wide."""
-    file = {
-        f"{name}.lora_down.weight": torch.zeros(4, 4096),
-        f"{name}.lora_up.weight": torch.zeros(4096, 4),
-        f"{name}.alpha": torch.tensor(4.0),
-    }
-
-    report = map_source(TensorDict(file, "lora")).report
+    report = map_source(lora(name)).report
 
     assert report.complete
     assert report.architecture == family
     assert [module.target.module.path for module in report.modules] == [path]
+
+
+def test_the_video_stream_of_ltx2_is_that_of_ltx_video_13b():
+    """Nothing in such a file tells the two apart; the model that it is for does."""
+    file = lora("diffusion_model.transformer_blocks.7.attn1.to_q")
+
+    assert map_source(file, prefer="ltx_video_13b").architecture == "ltx_video_13b"
