@@ -179,13 +179,14 @@ def _made_for_another(best: Fit, groups: Groups, source: TensorSource) -> bool:
 
     Families share names, and whole text encoders, so some of a file often fits. Its own family takes nearly all
     of it: where a fifth of the modules has other shapes, or less than half fits, it is another's; where the
-    metadata says one that is not in the table, a tenth is enough.
+    metadata says one that is not in the table, a quarter is enough (a tenth would refuse files of a family that is
+    known, under a claim that is spelt in a new way).
     """
     total = len(groups.modules)
     missing = sum(name in best.left for name in groups.modules)
     wrong = len(best.misfit)
     stranger = bool(claims(source)) and claimed_architecture(source) is None
-    return wrong * 5 > total or missing * 2 > total or (stranger and missing * 10 > total)
+    return wrong * 5 > total or missing * 2 > total or (stranger and missing * 4 > total)
 
 
 def _better(best: tuple[Fit, Groups] | None, found: Fit, groups: Groups) -> tuple[Fit, Groups]:
