@@ -27,16 +27,22 @@ def check_finite(adapter: Adapter) -> None:
     """
     for _, delta in adapter.deltas:
         check_delta(adapter.file, delta)
+    for encoders in adapter.embeddings.values():
+        for ref in encoders.values():
+            _check_tensor(adapter.file, ref)
 
 
 def check_delta(file: str, delta: Delta) -> None:
     """One delta of ``check_finite``; ``file`` is for the error."""
     for ref in delta.tensors:
-        count = non_finite(ref.load())
-        if count:
-            raise NonFiniteError(file, ref.name, count, ref.numel)
+        _check_tensor(file, ref)
     if not isfinite(delta.scale):
         raise NonFiniteError(file, f"alpha of {delta.tensors[0].name}", 1, 1)
+
+
+def _check_tensor(file: str, ref: TensorRef) -> None:
+    if count := non_finite(ref.load()):
+        raise NonFiniteError(file, ref.name, count, ref.numel)
 
 
 def non_finite(tensor: torch.Tensor) -> int:

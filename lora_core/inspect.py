@@ -70,6 +70,11 @@ def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, mo
         "trigger_words": found.words,
         "metadata": dict(adapter.metadata),
     }
+    if adapter.embeddings:
+        result["embeddings"] = {
+            token: {"vectors": {encoder: ref.numel // max((1, *ref.shape[-1:])) for encoder, ref in encoders.items()}}
+            for token, encoders in adapter.embeddings.items()
+        }
     notes = [*_source_notes(adapter), *found.notes]
     if notes:
         result["notes"] = notes  # a broken file beside the LoRA, say

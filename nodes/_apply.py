@@ -23,7 +23,8 @@ from ..lora_core.rows import StackItem
 from ..lora_core.trigger_words import trigger_words
 from . import _files
 from ._bridge import patched, read_model
-from ._report import lora_report
+from ._embeddings import give_embeddings
+from ._report import embeddings_report, lora_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,20 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
         for entry, fit in zip(stack.entries, fits, strict=True):
             require_complete(entry.adapter.report)
             _require_fit(fit)
+    adapters = tuple(entry.adapter for entry in stack.entries)
+    clip, embeddings = give_embeddings(clip, adapters)
     words: list[str] = []
     reports: list[dict[str, Any]] = []
-    for item, entry, fit in zip(items, stack.entries, fits, strict=True):
+    for item, entry, fit, given in zip(items, stack.entries, fits, embeddings, strict=True):
         path = _files.lora_path(item[0], item.hash)
         words += trigger_words(path, entry.adapter.metadata)
+        words += [embedding.prompt for embedding in given if embedding.prompt]
         report = lora_report(path, item, entry, fit, host.architecture if host else None)
+        report |= embeddings_report(report, given)
         if host is not None and patches:
             report |= host.quantised.report(patches, entry.adapter.file)
         reports.append(report)
     report = json.dumps(reports, ensure_ascii=False, indent=2)
-    adapters = tuple(entry.adapter for entry in stack.entries)
     return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters)
 
 

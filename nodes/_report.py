@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..lora_core import StackEntry
@@ -9,6 +10,7 @@ from ..lora_core.architectures import Architecture
 from ..lora_core.inspect import describe, misfit_json
 from ..lora_core.patching import BindReport
 from ..lora_core.rows import StackItem
+from ._embeddings import Embedding
 
 # Inspect LoRA has them: reading the whole file for its hashes, or a training's tag counts, is not for every run.
 LEFT_OUT = ("metadata",)
@@ -49,3 +51,21 @@ def _notes(item: StackItem, entry: StackEntry) -> list[str]:
     if not entry.strengths.model and not entry.strengths.clip:
         notes.append("strength 0: it changes nothing")
     return notes
+
+
+def embeddings_report(report: dict[str, Any], given: Sequence[Embedding]) -> dict[str, Any]:
+    """What ``inspect`` says of a file's embeddings, and what a prompt says for each; nothing for a file without."""
+    return (
+        {
+            "embeddings": {
+                embedding.token: {
+                    **report["embeddings"][embedding.token],
+                    "prompt": embedding.prompt,
+                    "notes": list(embedding.notes),
+                }
+                for embedding in given
+            }
+        }
+        if given
+        else {}
+    )

@@ -79,6 +79,7 @@ def _print(document: dict[str, Any], report: MappingReport) -> None:
         ("ranks", ", ".join(f"{rank} ({number} modules)" for rank, number in document["ranks"].items())),
         ("tensors used", f"{len(report.used)} of {report.total}"),
         ("trigger words", ", ".join(document["trigger_words"])),
+        *(("embedding", text) for text in _embeddings(document.get("embeddings", {}))),
         *((name, value) for name, value in document["hashes"].items() if value),
         *(("ignored", text) for text in _reasons(report.ignored)),
         *(("unmatched", text) for text in _reasons(report.unmatched)),
@@ -103,6 +104,11 @@ def _numbers(check: dict[str, Any]) -> list[tuple[str, str]]:
         example = f"{dead[0]['zero'][0]} is all zeros"
         rows.append(("unchanged", f"{len(dead)} modules change nothing (such as: {example})"))
     return rows or [("check", f"{check['tensors']} tensors, all of finite numbers")]
+
+
+def _embeddings(tokens: Mapping[str, Any]) -> list[str]:
+    """``ink (clip_l 4)``: the token, and how many vectors there are for each text encoder."""
+    return [f"{token} ({counts(found['vectors'])})" for token, found in tokens.items()]
 
 
 def _reasons(keys: Mapping[str, str]) -> list[str]:

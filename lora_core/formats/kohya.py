@@ -43,8 +43,9 @@ def _plain(name: str) -> str:
 
 
 def _embedding(key: str) -> Embedded | Ignored:
-    """``bundle_emb.<token>.clip_l``; the token may hold dots and spaces."""
+    """``bundle_emb.<token>.clip_l``, or ``.string_to_param.*`` for the only one; the token may hold dots and spaces."""
     token, _, encoder = key[len(EMBEDDING) :].rpartition(".")
+    token = token.removesuffix(".string_to_param")
     if not token:
         return Ignored("an embedding without a token, which no prompt can name")
     return Embedded(token, {"t5": "t5xxl"}.get(encoder, encoder))

@@ -37,6 +37,13 @@ def test_the_error_names_file_key_and_count() -> None:
     assert (caught.value.key, caught.value.count, caught.value.total) == (f"{NAME}.lora_down.weight", 3, 640)
 
 
+def test_an_embedding_counts_too() -> None:
+    tensors = {f"{NAME}.lora_down.weight": torch.ones(2, 320), f"{NAME}.lora_up.weight": torch.ones(320, 2)}
+    adapter = map_source(TensorDict(tensors | {"bundle_emb.ink.clip_l": torch.full((1, 768), torch.nan)}))
+    with pytest.raises(NonFiniteError, match=r"bundle_emb\.ink\.clip_l: 768 of 768 values"):
+        check_finite(adapter)
+
+
 def test_an_alpha_is_a_number_too() -> None:
     with pytest.raises(NonFiniteError, match="alpha of"):
         check_finite(adapter_of(torch.ones(2, 320), alpha=torch.nan))

@@ -113,3 +113,8 @@ def test_dead_pairs_of_one_diffusers_version_are_ignored_with_the_reason() -> No
 def test_a_bundled_embedding_may_have_a_space_in_its_token() -> None:
     found = FORMATS.get("kohya").split("bundle_emb.ema yasuhara.clip_l")
     assert found == Embedded("ema yasuhara", "clip_l")
+
+
+def test_a_bundled_embedding_may_be_written_as_in_a_file_of_its_own() -> None:
+    """Files of embeddings for one encoder have one tensor, ``*`` of ``string_to_param``."""
+    assert FORMATS.get("kohya").split("bundle_emb.ink.string_to_param.*") == Embedded("ink", "*")

@@ -38,7 +38,7 @@ def mixed() -> dict[str, torch.Tensor]:
     tensors["lora_unet_nowhere.alpha"] = torch.tensor(1.0)  # unmatched
     tensors["lora_unet_conv_out.lora_down.weight"] = torch.zeros(4, 65, 3, 3)  # misfit
     tensors["lora_unet_conv_out.lora_up.weight"] = torch.zeros(16, 4, 1, 1)  # ignored: belongs to it
-    tensors["bundle_emb.ink.clip_l"] = torch.zeros(1, 128)  # ignored
+    tensors["bundle_emb.ink.clip_l"] = torch.zeros(3, 128)
     return tensors
 
 
@@ -69,8 +69,12 @@ def test_every_tensor_is_in_one_place(lora: Path) -> None:
     assert tensors["unmatched"] == ["lora_unet_nowhere.alpha"]
     misfit = {"key": "lora_unet_conv_out.lora_down.weight", "expected": [4, 64, 3, 3], "got": [4, 65, 3, 3]}
     assert tensors["misfit"] == [misfit]
-    assert set(tensors["ignored"]) == {"lora_unet_conv_out.lora_up.weight", "bundle_emb.ink.clip_l"}
-    assert tensors["used"] + 1 + 1 + 2 == tensors["total"]
+    assert set(tensors["ignored"]) == {"lora_unet_conv_out.lora_up.weight"}
+    assert tensors["used"] + 1 + 1 + 1 == tensors["total"]
+
+
+def test_embeddings_and_how_many_vectors_they_have(lora: Path) -> None:
+    assert inspect_file(lora)["embeddings"] == {"ink": {"vectors": {"clip_l": 3}}}
 
 
 def test_modules_when_asked(lora: Path) -> None:
