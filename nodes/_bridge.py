@@ -124,7 +124,8 @@ def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
     """Clones of MODEL and CLIP with the stack on them, and what fitted. What has no patch is returned as it came."""
     binding = bind(stack, host.shape_of, host.architecture, host.components)
     model, clip = host.model, host.clip
-    adapters = {host.key(target): LoomAdapter.of(patch) for target, patch in binding.patches.items()}
+    patches = {host.key(target): patch for target, patch in binding.patches.items()}
+    adapters = {key: LoomAdapter.of(patch, host.quantised.smooth(key)) for key, patch in patches.items()}
     for_model = {key: value for key, value in adapters.items() if key.startswith(f"{MODEL_PART}.")}
     for_clip = {key: value for key, value in adapters.items() if key not in for_model}
     if for_model:
@@ -165,24 +166,26 @@ class LoomAdapter(WeightAdapterBase):
     """All that a stack does to one weight, as a patch value of the host.
 
     The host rebuilds a patch value as ``type(value)(value.loaded_keys, weights)`` with the tensors in ``weights`` on
-    another device, and loses everything else. So ``weights`` is all there is: the patch, and per part the factors as
-    the file stores them (views of the file, no memory of their own) with their scale, or None where it has none.
+    another device, and loses everything else. So ``weights`` is all there is: the patch; per part the factors as the
+    file stores them (views of the file, no memory of their own) with their scale, or None where it has none; and the
+    factor on the layer's input, or None. With such a factor ``y = W (x * smooth)``, so that the patch is for
+    ``W * smooth``, and ``W`` is what it makes of that, divided by ``smooth``.
     """
 
     name = "loom"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple[Patch, tuple[Any, ...]]) -> None:
+    def __init__(self, loaded_keys: set[str], weights: tuple[Patch, tuple[Any, ...], Any]) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights  # type: ignore[assignment]  # the host says list, and passes tuples itself
 
     @classmethod
-    def of(cls, patch: Patch) -> LoomAdapter:
+    def of(cls, patch: Patch, smooth: torch.Tensor | None = None) -> LoomAdapter:
         factors = [part.delta.factors() for part in patch.parts]
-        return cls(set(), (patch, tuple(found and tuple(found) for found in factors)))
+        return cls(set(), (patch, tuple(found and tuple(found) for found in factors), smooth))
 
     def calculate_shape(self, key: str) -> Shape | None:
         """The weight's shape afterwards where it is another (the host then patches it when it loads), else None."""
-        patch, _ = self.weights
+        patch, _, _ = self.weights
         return None if patch.result == patch.shape else patch.result
 
     def calculate_weight(
@@ -201,12 +204,17 @@ class LoomAdapter(WeightAdapterBase):
         That is float32 when the host makes weights to keep, which it then rounds, once, to their own dtype; it is
         the weight's dtype when the host patches weights on their way to a layer.
         """
-        patch, held = self.weights
+        patch, held, smooth = self.weights
         parts = [
             replace(part, delta=_Held(part.delta, Factors(*factors))) if factors else part
             for part, factors in zip(patch.parts, held, strict=True)
         ]
-        result = apply_patch(weight, replace(patch, parts=tuple(parts)), dtype=intermediate_dtype)
+        patch = replace(patch, parts=tuple(parts))
+        if smooth is None:
+            result = apply_patch(weight, patch, dtype=intermediate_dtype)
+        else:
+            smooth = smooth.to(weight.device, torch.float32)
+            result = (apply_patch(weight.float() * smooth, patch) / smooth).to(intermediate_dtype)
         return result if strength == 1.0 else torch.lerp(weight.to(intermediate_dtype), result, strength)
 
 

@@ -60,6 +60,10 @@ class QuantisedWeights:
                     key = f"{prefix}.weight"
                     self._owners[key], self.formats[key] = owner, format
 
+    def smooth(self, key: str) -> torch.Tensor | None:
+        """What a layer multiplies its input with, one number per column of its weight; None where it does not."""
+        return getattr(self._owners.get(key), "pre_quant_scale", None)
+
     def report(self, patches: Mapping[str, Patch], file: str) -> dict[str, Any]:
         """What the report of one LoRA says of this; nothing where no quantised weight is patched by it.
 

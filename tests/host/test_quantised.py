@@ -113,7 +113,7 @@ def examine(name, options):
 
     host = bridge.read_model(model, None)
     patched, _, binding = bridge.patched(host, stack)
-    patches = {bridge.host_key(host.architecture, target): patch for target, patch in binding.patches.items()}
+    patches = {host.key(target): patch for target, patch in binding.patches.items()}
     said["fit"] = [binding.reports[0].fitting, len(patched.patches)]
     errors, wrong, streamed = {}, [], []
     for key in patched.patches:
@@ -164,7 +164,7 @@ def plain_fp8():
     comfy.model_management.unet_dtype = real
     host = bridge.read_model(model, None)
     patched, _, binding = bridge.patched(host, stack)
-    patches = {bridge.host_key(host.architecture, target): patch for target, patch in binding.patches.items()}
+    patches = {host.key(target): patch for target, patch in binding.patches.items()}
     wrong, kinds = [], set()
     for key in patched.patches:
         weight = comfy.utils.get_attr(patched.model, key)
@@ -196,16 +196,35 @@ def foreign():
     owner._parameters["weight"] = packed
     host = bridge.read_model(model, None)
     patched, _, binding = bridge.patched(host, stack)
-    patches = {bridge.host_key(host.architecture, target): patch for target, patch in binding.patches.items()}
+    patches = {host.key(target): patch for target, patch in binding.patches.items()}
     key = f"{name}.weight"
     # Its layers hand on what is dequantised, with the patches as they were added.
     got = comfy.lora.calculate_weight(list(patched.patches[key]), weight.half(), key)
     wanted = patching.apply_patch(weight.half(), patches[key], dtype=torch.float32)
     return {"same": torch.equal(got, wanted), "report": host.quantised.report(patches, "a.safetensors")}
 
+def smoothed():
+    \"\"\"A layer that multiplies its input (nvfp4 made with activations in mind): the LoRA is for both together.\"\"\"
+    name = "middle_block.1.transformer_blocks.0.ff.net.2"
+    smooth = torch.linspace(0.5, 2.0, 512)
+    tensors = in_format("nvfp4", {}) | {f"{PREFIX}{name}.pre_quant_scale": smooth}
+    demo._Config.quant_config = {"mixed_ops": True}
+    model = load(tensors)
+    patched, _, binding = bridge.patched(bridge.read_model(model, None), stack)
+    key = f"diffusion_model.{name}.weight"
+    patch = next(patch for target, patch in binding.patches.items() if target.module.path == name)
+    dense = comfy.utils.get_attr(model.model, key).float().dequantize()
+    live = comfy.lora.calculate_weight(patched.patches[key], dense.clone(), key)
+    plain = patching.apply_patch(torch.zeros_like(dense), patch)
+    x = torch.randn(5, 512)
+    # What the layer does with the patched weight, against the layer as it was and the LoRA beside it.
+    beside = (x * smooth) @ dense.T + x @ plain.T
+    return float(((x * smooth) @ live.T - beside).abs().max() / beside.abs().max())
+
 with torch.inference_mode():
     said = {name: examine(name, options) for name, options in formats.items()}
     said["plain fp8"], said["foreign"] = plain_fp8(), foreign()
+    said["smoothed"] = smoothed()
 print(json.dumps(said))
 """
 
@@ -278,6 +297,11 @@ def test_a_model_that_was_loaded_as_fp8(said: Any) -> None:
     assert found["finite"]
     assert found["report"]["quantised"] == {"float8_e4m3fn": found["patches"]}
     assert found["report"]["rounding"]["of_weight"]["mean"] == pytest.approx(0.037, rel=0.01)
+
+
+def test_a_factor_on_the_input_is_minded(said: Any) -> None:
+    """In float32: sums of 512 products, three times."""
+    assert said["smoothed"] < 1e-5
 
 
 def test_weights_that_another_pack_keeps_packed(said: Any) -> None:
