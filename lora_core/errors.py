@@ -109,6 +109,16 @@ class ConfigError(LoomError, ValueError):
         super().__init__(f"{where}: " + "; ".join(faults))
 
 
+class ConversionError(LoomError, ValueError):
+    """A module of a LoRA that another format has no way to say."""
+
+    def __init__(self, file: str, format: str, type: str, module: str, why: str) -> None:
+        self.file, self.format, self.type, self.module = file, format, type, module
+        super().__init__(
+            f"{file}: the {type} of {module} cannot be written in the format {format}: {why}. Choose another format."
+        )
+
+
 class CorruptFileError(LoomError, ValueError):
     """A file whose bytes are not what its format promises."""
 

@@ -21,8 +21,8 @@ ORDER = (
     *("version", "text", "errors", "types", "registry", "numeric", "untrusted"),
     *("io", "architectures", "adapters", "formats"),
     *("names", "rows", "prompt", "blocks", "metadata", "sidecars", "trigger_words"),
-    *("stack", "fitting", "mapping", "finite", "binding", "patching", "quantised"),
-    *("inspect", "index", "merge", "train", "cli", "__main__"),
+    *("stack", "fitting", "repeats", "mapping", "finite", "binding", "patching", "quantised"),
+    *("inspect", "index", "merge", "convert", "train", "cli", "__main__"),
 )
 HOST = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server")
 # Loading the pack must cost the host nothing, so these are imported where they are first used.

@@ -9,14 +9,16 @@ from typing import Annotated, cast
 import typer
 
 from ..architectures import ARCHITECTURES
+from ..convert import DTYPES as CONVERT_DTYPES
+from ..convert import WRITERS
 from ..errors import UnknownNameError
 from ..merge import DTYPES
-from . import DONE, INTERRUPTED, USAGE, inspecting, merging
+from . import DONE, INTERRUPTED, USAGE, converting, inspecting, merging
 from .lora_option import parse_lora
 
 app = typer.Typer(
     name="loom",
-    help="Read, check and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI.",
+    help="Read, check, convert and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -72,12 +74,28 @@ def _known_dtype(name: str) -> str:
     return name
 
 
+def _complete_format(incomplete: str) -> list[str]:
+    return [name for name in WRITERS if name.startswith(incomplete)]
+
+
+def _known_format(name: str) -> str:
+    if name not in WRITERS:
+        raise typer.BadParameter(UnknownNameError("format to write", name, WRITERS).message)
+    return name
+
+
+def _known_convert_dtype(name: str) -> str:
+    if name not in CONVERT_DTYPES:
+        raise typer.BadParameter(UnknownNameError("dtype", name, CONVERT_DTYPES).message)
+    return name
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 @app.callback()
 def loom() -> None:
-    """Read, check and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI."""
+    """Read, check, convert and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI."""
 
 
 @app.command("inspect")
@@ -106,6 +124,43 @@ def inspect_command(
 ) -> int:
     """Say what LoRA files are: format, base model, ranks, trigger words, and what became of every tensor."""
     return inspecting.run(files, architecture, modules, check, json)
+
+
+@app.command("convert")
+def convert_command(
+    file: Annotated[Path, typer.Argument(help="LoRA file, or the folder of one (PEFT's, diffusers').", metavar="FILE")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write; a folder for peft.", metavar="OUT")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help=f"Names and scale in the new file: {', '.join(WRITERS)}.",
+            callback=_known_format,
+            autocompletion=_complete_format,
+        ),
+    ] = WRITERS[0],
+    dtype: Annotated[
+        str,
+        typer.Option(help=f"Number type of the tensors: {', '.join(CONVERT_DTYPES)}.", callback=_known_convert_dtype),
+    ] = "same",
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="The model family of the file instead of the one that fits best.",
+            callback=_known_architecture,
+            autocompletion=_complete_architecture,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    json: Json = False,
+) -> int:
+    """Write a LoRA in another format; it changes every model as it did."""
+    wanted = ".safetensors" if format != "peft" else ""
+    if (out.suffix == ".safetensors") != bool(wanted):
+        expected = "end in .safetensors" if wanted else "be a folder's, without .safetensors"
+        raise typer.BadParameter(f"the name must {expected}, got {out.name!r}", param_hint="'--output'")
+    return converting.run(
+        file, out, format=format, dtype=dtype, architecture=architecture, overwrite=overwrite, json=json
+    )
 
 
 @app.command("merge-to-checkpoint")

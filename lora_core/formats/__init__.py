@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..registry import Registry
 from . import cloneofsimo, comfy, diffusers, kohya, omi, original, peft, xlabs
 from .base import Embedded, Format, Found, Ignored, Located, NamedRole, Names
+from .writing import Writing
 
 FORMATS: Registry[Format] = Registry(
     "format",
@@ -21,4 +22,4 @@ FORMATS: Registry[Format] = Registry(
     ),
 )
 
-__all__ = ["FORMATS", "Embedded", "Format", "Found", "Ignored", "Located", "NamedRole", "Names"]
+__all__ = ["FORMATS", "Embedded", "Format", "Found", "Ignored", "Located", "NamedRole", "Names", "Writing"]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..architectures import Architecture, Location
 from ..io import TensorSource
 from ..types import ModuleKey, Slice
+from .writing import Writing
 
 
 class NamedRole(NamedTuple):
@@ -88,6 +89,7 @@ class Format:
             that fits is used.
         embeddings: file -> keys that are embeddings, where only the metadata says so.
         settings: file -> the configuration that adapter types may need (``Group.settings``); None where it has none.
+        writing: how files are written; None for formats that are only read.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Format:
     readings: tuple[Reading, ...] = ()
     embeddings: Callable[[TensorSource], Mapping[str, Embedded]] = lambda file: {}
     settings: Callable[[TensorSource], Mapping[str, object] | None] = lambda file: None
+    writing: Writing | None = None
 
     def recognise(self, keys: Mapping[str, object]) -> int:
         """Evidence: how many keys are of this format. An empty file has none."""

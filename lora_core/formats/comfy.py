@@ -12,6 +12,7 @@ from ..types import DENOISER
 from .base import Format, Found, Names
 from .dotted import every_path, table
 from .suffixes import split_suffix
+from .writing import COMFY, TUCKER, Writing, own_modules
 
 _DENOISER = ("diffusion_model.", "model.diffusion_model.")
 _TEXT = "text_encoders."
@@ -33,4 +34,9 @@ def names(architecture: Architecture) -> Names:
     return table(architecture, prefixes, every_path)
 
 
-FORMAT = Format("comfy", "ComfyUI", split, names)
+def _prefix(component: Component) -> str:
+    return _DENOISER[0] if component.name == DENOISER else f"{_TEXT}{component.host_prefix}"
+
+
+WRITING = Writing(_prefix, own_modules, COMFY, scale="alpha", beside=TUCKER)
+FORMAT = Format("comfy", "ComfyUI", split, names, writing=WRITING)

@@ -21,6 +21,7 @@ from .base import Format, Found, Ignored, Located, NamedRole, Names, Scale, no_s
 from .dotted import diffusers_paths, pipeline_or_bare, table
 from .peft_scale import check_patterns, config_scale
 from .suffixes import split_suffix
+from .writing import PEFT_LORA, Writing, diffusers_modules
 
 METADATA_KEY = "lora_adapter_metadata"
 
@@ -85,4 +86,11 @@ def scale(file: TensorSource) -> Scale:
     return rule
 
 
-FORMAT = Format("diffusers", "diffusers", split, names, scale)
+# What loads these files without diffusers does not read its metadata, so the scale goes into the factors.
+WRITING = Writing(
+    prefix=lambda component: f"{component.diffusers_prefix}.",
+    modules=diffusers_modules,
+    suffixes=PEFT_LORA,
+    scale="factors",
+)
+FORMAT = Format("diffusers", "diffusers", split, names, scale, writing=WRITING)

@@ -8,10 +8,13 @@ also ``lora_transformer_`` (OneTrainer), ``lycoris_`` (SimpleTuner) and ``oft_un
 
 from __future__ import annotations
 
-from ..architectures import Architecture
+from collections.abc import Mapping
+
+from ..architectures import Architecture, Component, Location
 from ..types import DENOISER
 from .base import Embedded, Format, Found, Ignored, Located, NamedRole, Names
 from .suffixes import split_suffix
+from .writing import LYCORIS, Writing, diffusers_modules, own_modules
 
 EMBEDDING = "bundle_emb."
 OFT = "oft_unet_"
@@ -65,4 +68,30 @@ def names(architecture: Architecture) -> Names:
     return table
 
 
-FORMAT = Format("kohya", "kohya / LyCORIS", split, names)
+# Families whose UNet kohya's scripts take from diffusers; they train the others under the checkpoint's own names.
+_DIFFUSERS_NAMED = ("sd15", "sd21", "loom_demo")
+
+
+def _written(architecture: Architecture, component: Component) -> Mapping[str, Location]:
+    """The names that kohya's own files have, which every reader of them knows."""
+    as_diffusers = component.name == DENOISER and architecture.family in _DIFFUSERS_NAMED
+    return (diffusers_modules if as_diffusers else own_modules)(architecture, component)
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
+
+
+def _embedding_key(token: str, encoder: str) -> str:
+    return f"{EMBEDDING}{token}.{'t5' if encoder == 't5xxl' else encoder}"
+
+
+WRITING = Writing(
+    prefix=lambda component: f"{component.kohya_prefixes[0]}_",
+    modules=_written,
+    suffixes={**LYCORIS, "ia3_weight": "weight", "on_input": "on_input"},
+    scale="alpha",
+    path=_flat,
+    embedding=_embedding_key,
+)
+FORMAT = Format("kohya", "kohya / LyCORIS", split, names, writing=WRITING)

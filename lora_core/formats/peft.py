@@ -15,6 +15,7 @@ from .base import Format, Found, Located, Names, Scale, no_scale
 from .dotted import every_path, table
 from .peft_scale import check_patterns, config_scale
 from .suffixes import split_suffix
+from .writing import PEFT_LORA, Writing, diffusers_modules
 
 # Where the reader of a PEFT folder puts the text of adapter_config.json.
 CONFIG_KEY = "adapter_config"
@@ -64,4 +65,11 @@ def scale(file: TensorSource) -> Scale:
     return rule
 
 
-FORMAT = Format("peft", "PEFT", split, names, scale, settings=settings)
+LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
+WRITING = Writing(
+    prefix=lambda component: WRAPPER,
+    modules=diffusers_modules,
+    suffixes={**PEFT_LORA, **{role: role for role in LOHA}},
+    scale="config",
+)
+FORMAT = Format("peft", "PEFT", split, names, scale, settings=settings, writing=WRITING)

@@ -19,7 +19,7 @@ from ..types import Shape
 
 DTYPES = ("same", "fp32", "fp16", "bf16", "fp8")
 
-_CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def output_dtype(
@@ -41,4 +41,4 @@ def output_dtype(
         if key in weights and len(shape) >= 2 and "embedding" not in key:
             return NAMES[torch.float8_e4m3fn]
         return "F16" if dtype in ("F32", "F64") else dtype
-    return NAMES[_CASTS[choice]]
+    return NAMES[CASTS[choice]]

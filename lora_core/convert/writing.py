@@ -1,0 +1,155 @@
+"""A conversion on disk, and what it did."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..architectures import ARCHITECTURES
+from ..errors import ConfigError, OutputExistsError
+from ..inspect import Json, inspect_file
+from ..io import Entry, TensorRef, stream_safetensors
+from ..io.atomic import atomic_file
+from ..io.opening import CONFIG, FOLDER_FILES
+from ..mapping import load_adapter
+from ..stack import Adapter
+from .conversion import Change, Content, Conversion, convert
+from .describing import new_metadata
+from .units import Stored, source_of
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What a conversion did.
+
+    Args:
+        files: that were written.
+        source: name of the file that was converted.
+        source_format, format: names in ``FORMATS``.
+        dtype: as chosen.
+        changes: what became of each module.
+        left_out: keys of the source that are not in the new file -> reason.
+        seconds: from opening to the finished file.
+    """
+
+    files: tuple[Path, ...]
+    source: str
+    source_format: str
+    format: str
+    dtype: str
+    changes: tuple[Change, ...]
+    left_out: Mapping[str, str]
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``{"renamed": 192, "joined": 76}``."""
+        return dict(Counter(change.how for change in self.changes).most_common())
+
+    def as_json(self) -> list[Json]:
+        """For ``--json`` and the node's report: what ``inspect`` says of each new file, and how it came to be."""
+        converted: Json = {
+            "source": self.source,
+            "source_format": self.source_format,
+            "format": self.format,
+            "dtype": self.dtype,
+            "modules": self.counts,
+            "changed": {
+                change.name: list(change.sources) for change in self.changes if change.how in ("cut", "joined")
+            },
+            "left_out": dict(self.left_out),
+            "seconds": round(self.seconds, 2),
+        }
+        return [{**inspect_file(file), "converted": converted} for file in self.files]
+
+
+def convert_lora(
+    source: Adapter | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    format: str = "kohya",
+    *,
+    dtype: str = "same",
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Write a LoRA in another format; every module changes a model as it did.
+
+    Args:
+        source: a file or folder, as for ``load_adapter``, or an adapter.
+        out: the file to write; for PEFT the folder, which gets a folder for each component where there are several.
+        format: one of ``WRITERS``.
+        dtype: one of ``DTYPES``.
+        architecture: as for ``load_adapter``.
+        overwrite: replace what is there.
+        progress: called with (bytes done, bytes in all) of each file; what it raises stops the conversion.
+
+    Raises:
+        as ``load_adapter`` and ``convert``.
+        ConfigError: a name that does not suit the format.
+        OutputExistsError, DiskFullError: the file cannot be written.
+    """
+    started = time.monotonic()
+    adapter = source if isinstance(source, Adapter) else load_adapter(source, architecture)
+    made = convert(adapter, format, dtype)
+    files = _places(adapter, made, Path(out))
+    if not overwrite:
+        for file in files:
+            if file.exists():
+                raise OutputExistsError(file.name)
+    for content, file in zip(made.contents, files, strict=True):
+        _write(adapter, made, content, file, overwrite, progress)
+    return ConvertReport(
+        files=tuple(files),
+        source=adapter.file,
+        source_format=adapter.report.format,
+        format=format,
+        dtype=dtype,
+        changes=made.changes,
+        left_out=made.left_out,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _places(adapter: Adapter, made: Conversion, out: Path) -> list[Path]:
+    """The file of each content."""
+    suffix = out.suffix == ".safetensors"
+    if made.contents[0].config is None:
+        if not suffix:
+            raise ConfigError(out.name, ["the name of a file of this format ends in .safetensors"])
+        return [out]
+    if suffix:
+        raise ConfigError(out.name, ["this format is a folder: give a name without .safetensors"])
+    if len(made.contents) == 1:
+        return [out / FOLDER_FILES[0]]
+    folders = {part.name: part.diffusers_prefix for part in ARCHITECTURES.get(adapter.architecture).components}
+    return [out / folders[content.component] / FOLDER_FILES[0] for content in made.contents]
+
+
+def _write(
+    adapter: Adapter, made: Conversion, content: Content, file: Path, overwrite: bool, progress: Progress | None
+) -> None:
+    describe = new_metadata(source_of(adapter), made.scheme.name, made.dtype, content.metadata)
+    entries = [_entry(key, stored) for key, stored in content.tensors.items()]
+    if content.config is None:
+        stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content.config, indent=2).encode()
+    # The configuration last: a folder without one is read at scale 1, which no reader takes for the whole truth.
+    stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
+    with atomic_file(file.with_name(f"{CONFIG}.json"), size=len(text), overwrite=overwrite) as target:
+        target.write(text)
+
+
+def _entry(key: str, stored: Stored) -> Entry:
+    """Bytes of the source are taken over as they are; the rest is computed."""
+    same = isinstance(stored.content, TensorRef) and stored.content.dtype == stored.dtype
+    return Entry(key, stored.dtype, stored.shape, stored.content if same else stored.load)
