@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 
@@ -11,7 +13,8 @@ from ..errors import ConfigError
 from ..io import Entry, TensorRef
 from ..io.dtypes import TORCH_DTYPES, itemsize
 from ..patching import Binding, Patch, Watch, apply_patch, rounded
-from . import vae_names
+from ..types import Shape
+from . import originals, vae_names
 from .dtypes import output_dtype
 from .quantised_weights import Requantised, unpacked
 from .rounding import Meter, Rounding
@@ -60,7 +63,15 @@ class Plan:
         prefixes = (*(part.checkpoint_prefix for part in checkpoint.architecture.components), *_MODEL_PREFIXES)
         requantised = {key: found for key in self._changes if (found := checkpoint.quantised.layers.get(key))}
         parts = {name for layer in requantised.values() for name in layer.keys.values()}
+        renamed = {key: stored for key, stored in checkpoint.tensors.items() if _renamed(checkpoint, stored)}
+        kinds = {
+            key: output_dtype(dtype, key, stored.dtype, stored.shape, weights, prefixes)
+            for key, stored in renamed.items()
+        }
+        yield from self._originals(renamed, kinds, dtype == "same")
         for key, stored in checkpoint.tensors.items():
+            if key in renamed:
+                continue
             if key in requantised:
                 yield from self._requantised(key)
             elif key not in parts:
@@ -83,6 +94,32 @@ class Plan:
         shape = changes[0][0].result if _whole(changes) else stored.shape
         return Entry(key, dtype, shape, compute)
 
+    def _originals(self, tensors: Mapping[str, Stored], dtypes: Mapping[str, str], same: bool) -> Iterable[Entry]:
+        """The tensors of a source with names and cuts of its own, neighbours where they are parts of one."""
+        sources = originals.pieces_by_ref(tensors)
+        kinds = {name: found[0][1].ref.dtype if same else dtypes[found[0][0]] for name, found in sources.items()}
+        computed = {
+            name: found
+            for name, found in sources.items()
+            if kinds[name] != found[0][1].ref.dtype or any(key in self._changes for key, _ in found)
+        }
+        uses = Counter(key for found in computed.values() for key, _ in found)
+        shared: dict[str, tuple[Shape, originals.Shared]] = {}
+        for key, count in uses.items():
+            # Parts may be of several dtypes; then each is rounded by itself, once.
+            written = {kinds[piece.ref.name] for piece in tensors[key].pieces}
+            entry = self._entry(key, tensors[key], written.pop() if len(written) == 1 else "F32")
+            compute = entry.content.load if isinstance(entry.content, TensorRef) else entry.content
+            shared[key] = (entry.shape, originals.Shared(compute, count))
+        for name, found in sources.items():
+            first, piece = found[0]
+            if name in computed:
+                shape = originals.shape_in_source(piece, tensors[first].shape, shared[first][0])
+                parts = [(piece, shared[key][1]) for key, piece in found]
+                yield Entry(name, kinds[name], shape, partial(originals.joined, shape, kinds[name], parts))
+            else:
+                yield Entry(name, kinds[name], piece.ref.shape, piece.ref)
+
     def _requantised(self, key: str) -> Iterable[Entry]:
         """A quantised weight and its scales: computed together, and neighbours in the file where they can be."""
         changes, weight = self._changes[key], unpacked(self._checkpoint, key)
@@ -104,6 +141,11 @@ class Plan:
 
     def _meter(self, key: str) -> Watch:
         return self._meters.setdefault(key, Meter()).add
+
+
+def _renamed(checkpoint: Checkpoint, stored: Stored) -> bool:
+    """Whether it is written under other names; a key of the checkpoint is never the name of such a tensor."""
+    return bool(checkpoint.originals) and stored.pieces[0].ref.name in checkpoint.originals
 
 
 def forget(refs: Iterable[TensorRef]) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 from ..architectures import ARCHITECTURES, Architecture, Component
-from ..architectures.spec import parameter_name, sliced_shape
 from ..errors import CorruptFileError, UnknownCheckpointError
 from ..io import TensorFile, TensorRef
-from ..io.dtypes import itemsize
-from ..types import VAE, ModuleKey, Shape, Slice, Target
+from ..types import VAE
 from ..untrusted import read_json
 from . import vae_names
+from .assembly import assembled, fitting, named, tensors_of
 from .source import Checkpoint, Piece, Stored
 
 # Metadata of what is written: the folder's configurations as JSON, component -> configuration. A single file says
@@ -30,28 +29,45 @@ _SAVE_AGAIN = "Save the pipeline with safe_serialization=True."
 
 
 def open_folder(path: Path, families: Iterable[Architecture] = ARCHITECTURES) -> Checkpoint:
-    """Open a pipeline folder and find its architecture among these; errors as ``open_checkpoint``."""
+    """Open a pipeline folder, or that of one component, and find its architecture among these.
+
+    Errors as ``open_checkpoint``.
+    """
     path = path.resolve()  # its name is shown, so "." must have one
-    parts = {name: _component(path, name) for name in _names(path)}
-    refs = {name: {key: ref for file in files for key, ref in file.items()} for name, files in parts.items()}
+    families = tuple(families)
+    parts = {name: _component(path, name) for name in _names(path, families)}
+    refs = {name: _tensors(files) for name, files in parts.items()}
+    if not parts and _weights(path):
+        parts = {path.name: _component(path.parent, path.name)}
+        refs = _alone(_tensors(parts[path.name]), families)
     best = max(families, key=lambda row: _score(refs, row))
     if not _score(refs, best):
         example = next((f"{name}/{key}" for name, found in refs.items() for key in found), "")
-        hint = "" if example else "It has no safetensors files of a UNet or text encoder."
+        hint = "" if example else "It has no safetensors files of a UNet, transformer or text encoder."
         raise UnknownCheckpointError(path.name, example, [row.title for row in ARCHITECTURES], hint)
     tensors: dict[str, Stored] = {}
     left_out: dict[str, str] = {}
     for component in best.components:
-        found = refs.get(component.diffusers_prefix, {})
-        pieces, rest = _assembled(component, found, best)
-        lengths = _lengths(component)
-        tensors |= {key: _stored(path.name, key, made_of, lengths.get(key)) for key, made_of in pieces.items()}
-        left_out |= {f"{component.diffusers_prefix}/{key}": reason for key, reason in rest.items()}
-    vae = refs.get(VAE, {})
-    levels = vae_names.levels_of(vae)
-    for name, ref in vae.items():
-        key = vae_names.PREFIX + vae_names.checkpoint_name(name, levels)
-        tensors[key] = Stored(vae_names.checkpoint_shape(name, ref.shape), ref.dtype, (Piece(ref),))
+        name = component.diffusers_prefix
+        found = refs.pop(name, {})
+        if found and not _fits(found, component):
+            left_out[name] = f"not the {component.name} of {best.title}: other names or shapes"
+            continue
+        pieces, rest = assembled(component, found, best, component.diffusers)
+        pieces |= _positions(component, rest)
+        tensors |= tensors_of(path.name, component, pieces)
+        left_out |= {f"{name}/{key}": f"a single-file checkpoint of {best.title} has no such tensor" for key in rest}
+    vae = refs.pop(VAE, {})
+    if vae and (reason := vae_names.unknown(vae)):
+        left_out[VAE] = f"{reason}; load the VAE beside the merged file"
+    else:
+        tensors |= _vae(vae, vae_names.prefix_of(best))
+    left_out |= dict.fromkeys(refs, f"a single-file checkpoint of {best.title} has no place for it")
+    left_out |= {
+        name: "a single file holds one denoiser; merge this folder by itself"
+        for name in _further(path)
+        if name not in parts
+    }
     return Checkpoint(
         label=path.name,
         architecture=best,
@@ -60,7 +76,7 @@ def open_folder(path: Path, families: Iterable[Architecture] = ARCHITECTURES) ->
         places={
             target.whole: place
             for component in best.components
-            for _, targets, _ in _parameters(component)
+            for _, targets, _ in named(component, component.diffusers)
             for target in targets
             if (place := best.place(target.whole)) is not None and place.key in tensors
         },
@@ -69,10 +85,51 @@ def open_folder(path: Path, families: Iterable[Architecture] = ARCHITECTURES) ->
     )
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Path, families: Iterable[Architecture]) -> list[str]:
     """The folders of weights that are there, the architectures' and the VAE's."""
-    known = dict.fromkeys(component.diffusers_prefix for row in ARCHITECTURES for component in row.components)
+    known = dict.fromkeys(component.diffusers_prefix for row in families for component in row.components)
     return [name for name in (*known, VAE) if (path / name).is_dir()]
+
+
+def _further(path: Path) -> list[str]:
+    """Folders of a second denoiser: Wan 2.2 has one for strong and one for weak noise."""
+    return [name for name in ("transformer_2", "unet_2") if (path / name).is_dir()]
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights of a component's folder."""
+    return [file for stem in _WEIGHTS for file in folder.glob(f"{stem}*.safetensors*")]
+
+
+def _tensors(files: Iterable[TensorFile]) -> Mapping[str, TensorRef]:
+    return {key: ref for file in files for key, ref in file.items()}
+
+
+def _alone(found: Mapping[str, TensorRef], families: Iterable[Architecture]) -> dict[str, Mapping[str, TensorRef]]:
+    """The tensors under the name of the component that they are."""
+    fits = {
+        (component.diffusers_prefix, row.name): fitting(component, found, component.diffusers)
+        for row in families
+        for component in row.components
+        if _fits(found, component)
+    }
+    return {max(fits, key=lambda one: fits[one])[0]: found} if fits else {}
+
+
+def _positions(component: Component, rest: dict[str, TensorRef]) -> dict[str, list[Piece]]:
+    """The numbers of the positions, which CLIP's checkpoints have and open_clip's not; they leave ``rest``."""
+    names = [name for name in rest if name.endswith(_POSITION_IDS) and not component.places]
+    return {f"{component.checkpoint_prefix}text_model.{_POSITION_IDS}": [Piece(rest.pop(name))] for name in names}
+
+
+def _vae(found: Mapping[str, TensorRef], prefix: str) -> dict[str, Stored]:
+    levels = vae_names.levels_of(found)
+    return {
+        prefix + vae_names.checkpoint_name(name, levels): Stored(
+            vae_names.checkpoint_shape(name, ref.shape), ref.dtype, (Piece(ref),)
+        )
+        for name, ref in found.items()
+    }
 
 
 def _component(path: Path, name: str) -> list[TensorFile]:
@@ -101,85 +158,22 @@ def _shards(index: Path, label: str) -> list[str]:
     return sorted({str(part) for part in names})
 
 
-def _parameters(component: Component) -> Iterator[tuple[str, list[Target], Shape]]:
-    """(diffusers name, where its rows lie, shape) of every parameter, under each name that it may have."""
-    for path, location in component.diffusers.items():
-        modules = [component.modules[part.path] for part in location.parts]
-        for parameter in modules[0].shapes:
-            shapes = [
-                sliced_shape(module.shapes[parameter], part.slice) if part.slice else module.shapes[parameter]
-                for module, part in zip(modules, location.parts, strict=True)
-            ]
-            shape = (sum(part[0] for part in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
-            targets = [Target(ModuleKey(component.name, part.path), parameter, part.slice) for part in location.parts]
-            for name in (parameter, *modules[0].also.get(parameter, ())):
-                yield parameter_name(path, name), targets, shape
-
-
 def _score(refs: Mapping[str, Mapping[str, TensorRef]], architecture: Architecture) -> int:
     """Parameters that are there with the architecture's shape, of the components that are at least half there."""
-    total = 0
-    for component in architecture.components:
-        found = refs.get(component.diffusers_prefix, {})
-        fits = [name in found and found[name].shape == shape for name, _, shape in _parameters(component)]
-        size = sum(len(module.shapes) for module in component.modules.values())
-        total += sum(fits) if sum(fits) * 2 >= size else 0
-    return total
+    counts = (
+        (fitting(component, found, component.diffusers), component)
+        for component in architecture.components
+        if (found := refs.get(component.diffusers_prefix))
+    )
+    return sum(count for count, component in counts if count * 2 >= _size(component))
 
 
-def _assembled(
-    component: Component, found: Mapping[str, TensorRef], architecture: Architecture
-) -> tuple[dict[str, list[Piece]], dict[str, str]]:
-    """Checkpoint key -> pieces, and the names that have no place in a checkpoint -> reason."""
-    pieces: dict[str, list[Piece]] = {}
-    rest = dict(found)
-    for name, targets, _ in _parameters(component):
-        if (ref := rest.pop(name, None)) is None:
-            continue
-        start = 0
-        for target in targets:
-            place, shape = architecture.place(target), architecture.shape(target)
-            assert place is not None
-            assert shape is not None
-            rows = None
-            if len(targets) > 1:
-                rows = Slice(0, start, shape[0])
-                start += shape[0]
-            if place.slice is not None or place.key not in pieces:  # a tied embedding may be there twice
-                pieces.setdefault(place.key, []).append(Piece(ref, place.slice, place.transposed, rows))
-    left_out: dict[str, str] = {}
-    for name, ref in rest.items():
-        if name.endswith(_POSITION_IDS) and not component.places:
-            pieces[f"{component.checkpoint_prefix}text_model.{_POSITION_IDS}"] = [Piece(ref)]
-        else:
-            left_out[name] = f"a single-file checkpoint of {architecture.title} has no such tensor"
-    return pieces, left_out
+def _fits(found: Mapping[str, TensorRef], component: Component) -> bool:
+    return fitting(component, found, component.diffusers) * 2 >= _size(component)
 
 
-def _lengths(component: Component) -> dict[str, int]:
-    """Key of a fused tensor of the checkpoint -> its length along the dimension of its slices."""
-    lengths: dict[str, int] = {}
-    for location in component.diffusers.values():
-        for part in location.parts:
-            if part.slice is not None:
-                for parameter, shape in component.modules[part.path].shapes.items():
-                    lengths[component.place(part.path, parameter).key] = shape[part.slice.dim]
-    for place in component.places.values():
-        if place.slice is not None:
-            lengths[place.key] = max(lengths.get(place.key, 0), place.slice.start + place.slice.length)
-    return lengths
-
-
-def _stored(label: str, key: str, pieces: list[Piece], length: int | None) -> Stored:
-    """The checkpoint's tensor of these pieces; ``length`` of a fused one along the dimension of its slices."""
-    first = pieces[0]
-    shape = first.ref.shape[::-1] if first.transposed else first.ref.shape
-    if first.slice is not None and length is not None:
-        if sum(piece.slice.length for piece in pieces if piece.slice) != length:
-            raise CorruptFileError(label, f"parts of {key} are missing: {len(pieces)} are there")
-        shape = (*shape[: first.slice.dim], length, *shape[first.slice.dim + 1 :])
-    widest = max((piece.ref.dtype for piece in pieces), key=itemsize)
-    return Stored(shape, widest, tuple(pieces))
+def _size(component: Component) -> int:
+    return sum(len(module.shapes) for module in component.modules.values())
 
 
 def _configs(path: Path) -> dict[str, dict[str, object]]:

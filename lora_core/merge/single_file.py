@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..architectures import ARCHITECTURES, Architecture, Component, Module, Place
 from ..architectures.spec import parameter_name, sliced_shape
-from ..errors import UnknownCheckpointError
+from ..errors import ConfigError, UnknownCheckpointError
 from ..formats import FORMATS
-from ..io import TensorFile, TensorSource
+from ..io import TensorFile, TensorRef, TensorSource
 from ..quantised import Quantised, find_quantised
 from ..types import DENOISER, ModuleKey, Shape, Target
+from .assembly import assembled, fitting, named, tensors_of
 from .source import Checkpoint, Piece, Stored
 
 # Modules that are looked at before all of a component are.
 SAMPLE = 32
+# In front of a denoiser whose names are not the model's own.
+_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.")
 
 _NOTHING: tuple[int, dict[Target, Place]] = (0, {})
 
 Layout = Callable[[Component, Module, str], "Place | None"]
 
 
-def open_file(path: Path) -> Checkpoint:
-    """Open a safetensors checkpoint and find its architecture; errors as ``open_checkpoint``."""
+def open_file(path: Path, families: Iterable[Architecture] = ARCHITECTURES) -> Checkpoint:
+    """Open a safetensors checkpoint and find its architecture among these; errors as ``open_checkpoint``."""
     file = TensorFile(path)
     quantised = find_quantised(file, file.metadata, file.label)
-    best = max((_fit(file, quantised, row) for row in ARCHITECTURES), key=lambda fit: (fit.score, -fit.missing))
+    families = tuple(families)
+    best = max((_fit(file, quantised, row) for row in families), key=lambda fit: (fit.score, -fit.missing))
     if not best.recognised:
-        raise UnknownCheckpointError(file.label, next(iter(file), ""), _titles(), _hint(file))
+        hint = _hint(file) or _incomplete(file, quantised, families)
+        raise UnknownCheckpointError(file.label, next(iter(file), ""), _titles(), hint)
     tensors = {key: Stored(ref.shape, ref.dtype, (Piece(ref),)) for key, ref in file.items()}
-    files = {file.label: file.path}
-    quantised = _measured(file, quantised, best)
-    return Checkpoint(file.label, best.architecture, file.metadata, tensors, best.places, files, quantised=quantised)
+    originals: dict[str, TensorRef] = {}
+    for component, prefix in best.renamed.items():
+        rows, used = _rows_of(file, best.architecture, component, prefix)
+        originals |= used
+        tensors = {key: stored for key, stored in tensors.items() if key not in used} | rows
+    if hard := originals.keys() & quantised.layers.keys():
+        fault = f"{min(hard)} is quantised, under a name that is not the model's own; merge into a file with "
+        raise ConfigError(file.label, [f"{fault}{best.architecture.title}'s own names, or that is not quantised"])
+    return Checkpoint(
+        file.label,
+        best.architecture,
+        file.metadata,
+        tensors,
+        best.places,
+        {file.label: file.path},
+        quantised=_measured(file, quantised, best),
+        originals=originals,
+    )
+
+
+def _rows_of(
+    file: TensorFile, architecture: Architecture, name: str, prefix: str
+) -> tuple[dict[str, Stored], dict[str, TensorRef]]:
+    """A component whose file has other names and cuts: tensors under the checkpoint's keys, and what they are of."""
+    component = architecture.component(name)
+    assert component is not None
+    found = _below(file, prefix)
+    pieces, rest = assembled(component, found, architecture, component.paths)
+    used = {ref.name: ref for key, ref in found.items() if key not in rest}
+    return tensors_of(file.label, component, pieces), used
+
+
+def _below(file: TensorFile, prefix: str) -> dict[str, TensorRef]:
+    """The tensors under a prefix, by the rest of their names."""
+    return {key[len(prefix) :]: ref for key, ref in file.items() if key.startswith(prefix)}
 
 
 def _measured(file: TensorSource, quantised: Quantised, fit: _Fit) -> Quantised:
@@ -57,6 +94,7 @@ class _Fit:
         missing: parameters of its components that are not. Variants that add layers fit their parent's file as well.
         recognised: at least half of one component is there.
         places: where the parameters lie.
+        renamed: components that have to be put together of tensors with other names -> the prefix of these.
     """
 
     architecture: Architecture
@@ -64,22 +102,60 @@ class _Fit:
     missing: int
     recognised: bool
     places: Mapping[Target, Place]
+    renamed: Mapping[str, str]
 
 
-def _fit(file: TensorSource, quantised: Quantised, architecture: Architecture) -> _Fit:
+def _fit(file: TensorFile, quantised: Quantised, architecture: Architecture) -> _Fit:
     total, missing, recognised = 0, 0, False
     places: dict[Target, Place] = {}
+    renamed: dict[str, str] = {}
     for component in architecture.components:
-        layouts = (layout for layout in _LAYOUTS if _likely(file, component, layout))
-        located = (_located(file, quantised, component, layout) for layout in layouts)
-        found = max([*located, _NOTHING], key=lambda fit: fit[0])
+        score, located = _best(file, quantised, component)
         size = sum(len(module.shapes) for module in component.modules.values())
-        if found[0] * 2 >= size:
-            total += found[0]
-            missing += size - found[0]
+        if score < size:
+            other = max(_renamed(file, component), default=(0, ""))
+            if other[0] > score:
+                score, prefix = other
+                renamed[component.name] = prefix
+                located = _assembled_places(architecture, component, _below(file, prefix))
+        if score * 2 >= size:
+            total += score
+            missing += size - score
             recognised = True
-            places |= found[1]
-    return _Fit(architecture, total, missing, recognised, places)
+            places |= located
+        else:
+            renamed.pop(component.name, None)
+    return _Fit(architecture, total, missing, recognised, places, renamed)
+
+
+def _best(file: TensorSource, quantised: Quantised, component: Component) -> tuple[int, dict[Target, Place]]:
+    """What the best of the layouts finds."""
+    layouts = (layout for layout in _LAYOUTS if _likely(file, component, layout))
+    located = (_located(file, quantised, component, layout) for layout in layouts)
+    return max([*located, _NOTHING], key=lambda fit: fit[0])
+
+
+def _renamed(file: TensorFile, component: Component) -> Iterator[tuple[int, str]]:
+    """(parameters that are there, prefix) under any names that the architecture knows, for each likely prefix."""
+    prefixes = _PREFIXES if component.name == DENOISER else ("", component.checkpoint_prefix)
+    paths = list(component.paths)
+    for prefix in prefixes:
+        some = (f"{prefix}{path}" for path in paths[:: max(1, len(paths) // SAMPLE)])
+        if any(f"{name}.weight" in file or name in file for name in some):
+            yield fitting(component, _below(file, prefix), component.paths), prefix
+
+
+def _assembled_places(
+    architecture: Architecture, component: Component, found: Mapping[str, TensorRef]
+) -> dict[Target, Place]:
+    """The place of each parameter that can be put together."""
+    places: dict[Target, Place] = {}
+    for name, targets, _ in named(component, component.paths):
+        for target in targets if name in found else ():
+            place = architecture.place(target.whole)
+            assert place is not None
+            places[target.whole] = place
+    return places
 
 
 def _likely(file: TensorSource, component: Component, layout: Layout) -> bool:
@@ -136,6 +212,11 @@ def _prefixed_denoiser(component: Component, module: Module, parameter: str) -> 
     return Place(f"diffusion_model.{parameter_name(module.path, parameter)}") if component.name == DENOISER else None
 
 
+def _net(component: Component, module: Module, parameter: str) -> Place | None:
+    """A denoiser alone, as NVIDIA's Cosmos files and those of its descendant Anima have it."""
+    return Place(f"net.{parameter_name(module.path, parameter)}") if component.name == DENOISER else None
+
+
 def _bare(component: Component, module: Module, parameter: str) -> Place | None:
     """A component alone, without any prefix."""
     return Place(parameter_name(module.path, parameter))
@@ -159,11 +240,25 @@ def _diffusers(component: Component, module: Module, parameter: str) -> Place | 
     return Place(parameter_name(module.diffusers, parameter)) if module.diffusers else None
 
 
-_LAYOUTS: tuple[Layout, ...] = (_checkpoint, _old_clip, _sgm, _prefixed_denoiser, _bare, _unprefixed, _diffusers)
+_LAYOUTS: tuple[Layout, ...] = (_checkpoint, _old_clip, _sgm, _prefixed_denoiser, _net, _bare, _unprefixed, _diffusers)
 
 
 def _titles() -> list[str]:
     return [row.title for row in ARCHITECTURES]
+
+
+def _incomplete(file: TensorFile, quantised: Quantised, families: Iterable[Architecture]) -> str:
+    """Say so where a file has parts of a model, too few of them for one."""
+    best = (0, 0, "")
+    for row in families:
+        for component in row.components:
+            score = max(_located(file, quantised, component, layout)[0] for layout in _LAYOUTS)
+            size = sum(len(module.shapes) for module in component.modules.values())
+            best = max(best, (score, -size, f"{component.name} of {row.title}"))
+    score, size, name = best
+    if score * 2 < len(file) - sum(len(layer.keys) + len(layer.notes) - 1 for layer in quantised.layers.values()):
+        return ""
+    return f"It holds {score} of the {-size} parameters of the {name}: give the whole file."
 
 
 def _hint(file: TensorSource) -> str:

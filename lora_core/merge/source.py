@@ -56,7 +56,8 @@ class Stored:
     def whole(self) -> TensorRef | None:
         """The one tensor whose bytes are this tensor's, or None where it has to be put together."""
         first = self.pieces[0]
-        return first.ref if len(self.pieces) == 1 and first.slice is None and not first.transposed else None
+        alone = len(self.pieces) == 1 and first.slice is None and first.rows is None
+        return first.ref if alone and not first.transposed else None
 
     def load(self) -> torch.Tensor:
         """Read it; it may share memory with the file: never write to it."""
@@ -84,6 +85,8 @@ class Checkpoint:
         files: what it was read from: name to show -> path.
         left_out: tensors of a folder that a single-file checkpoint has no place for -> reason.
         quantised: which of the tensors are quantised weights, and how.
+        originals: of a single file whose tensors have other names and cuts than ``tensors``: those under its own
+            names, which are what is written, so that it stays loadable by what loaded it.
     """
 
     label: str
@@ -94,6 +97,7 @@ class Checkpoint:
     files: Mapping[str, Path]
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     quantised: Quantised = field(default_factory=Quantised)
+    originals: Mapping[str, TensorRef] = field(default_factory=dict[str, TensorRef])
 
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter as the model has it, None where the checkpoint has none."""

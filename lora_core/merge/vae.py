@@ -20,23 +20,26 @@ def with_vae(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Checkpoint
 
     Args:
         checkpoint: whole; it needs no VAE of its own.
-        path: safetensors under the checkpoint's names, with or without ``first_stage_model.``, or diffusers'.
+        path: safetensors, under the checkpoint's names, with or without their prefix, or diffusers'.
 
     Raises:
         ConfigError: the file is no VAE, or lacks tensors of the one that it replaces.
         ShapeMismatchError: it is the VAE of another family.
     """
     file = TensorFile(path)
-    names = {key: key.removeprefix(vae_names.PREFIX) for key in file if not key.startswith(_TRAINING)}
+    prefix = vae_names.prefix_of(checkpoint.architecture)
+    own = {key: stored for key, stored in checkpoint.tensors.items() if key.startswith(vae_names.PREFIXES)}
+    if own:
+        prefix = next(one for one in vae_names.PREFIXES if next(iter(own)).startswith(one))
+    names = {key: _bare(key) for key in file if not key.startswith(_TRAINING)}
     levels = vae_names.levels_of(names.values())
     found: dict[str, Stored] = {}
     for key, name in names.items():
         ref = file[key]
         stored = Stored(vae_names.checkpoint_shape(name, ref.shape), ref.dtype, (Piece(ref),))
-        found[vae_names.PREFIX + vae_names.checkpoint_name(name, levels)] = stored
-    if f"{vae_names.PREFIX}decoder.conv_in.weight" not in found:
+        found[prefix + vae_names.checkpoint_name(name, levels)] = stored
+    if f"{prefix}decoder.conv_in.weight" not in found and own.keys().isdisjoint(found):
         raise ConfigError(file.label, [f"no VAE: its keys look like {next(iter(file), '')!r}. Choose a VAE file"])
-    own = {key: stored for key, stored in checkpoint.tensors.items() if key.startswith(vae_names.PREFIX)}
     for key, stored in own.items():
         other = found.get(key)
         if other is None:
@@ -47,3 +50,10 @@ def with_vae(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Checkpoint
     kept = {key: stored for key, stored in checkpoint.tensors.items() if key not in own}
     files = {**checkpoint.files, file.label: Path(path)}
     return replace(checkpoint, tensors=kept | found, files=files)
+
+
+def _bare(key: str) -> str:
+    """Without the prefix that it has in whole checkpoints."""
+    for prefix in vae_names.PREFIXES:
+        key = key.removeprefix(prefix)
+    return key

@@ -8,11 +8,17 @@ the shape (c, c, 1, 1).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from ..architectures import Architecture
+from ..io import TensorRef
 from ..types import Shape
 
-PREFIX = "first_stage_model."
+# Stability's own code has the first; ComfyUI's checkpoints of all other families the second.
+PREFIXES = (PREFIX, OTHER_PREFIX) = ("first_stage_model.", "vae.")
+STABILITY = frozenset(
+    ("sd15", "sd21", "sdxl", "sdxl_refiner", "ssd_1b", "segmind_vega", "sd3", "sd35_medium", "sd35_large", "loom_demo")
+)
 
 _LEVEL = re.compile(
     r"^(encoder|decoder)\.(?:down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)$"
@@ -32,6 +38,17 @@ _ATTENTION = {
     "value": "v",
     "proj_attn": "proj_out",
 }
+
+
+def prefix_of(architecture: Architecture) -> str:
+    """What a family's checkpoints put in front of the VAE's names."""
+    return PREFIX if architecture.family in STABILITY else OTHER_PREFIX
+
+
+def unknown(found: Mapping[str, TensorRef]) -> str:
+    """Why the names of this VAE in diffusers cannot be a checkpoint's, "" where they can."""
+    wide = next((name for name, ref in found.items() if len(ref.shape) > 4), None)
+    return f"a VAE of videos, whose names in single files are not known ({wide})" if wide else ""
 
 
 def levels_of(names: Iterable[str]) -> int:
