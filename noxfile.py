@@ -1,6 +1,7 @@
-"""Everything a developer runs: `nox -s tests`, `lint`, `demo`, `comfy`, `bench`. Environments are made once and reused.
+"""Everything a developer runs: `nox -s tests`, `lint`, `fuzz`, `demo`, `comfy`, `bench`.
 
-All installs go under one constraint: the torch that this machine wants (tests/host_harness/torch_pin.py).
+Environments are made once and reused. All installs go under one constraint: the torch that this machine wants
+(tests/host_harness/torch_pin.py).
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ def lint(session: nox.Session) -> None:
         session.run("ruff", "check", ".")
         session.run("ruff", "format", "--check", ".")
     session.run("pyright")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzzing guided by coverage (atheris, on Linux), a minute for each parser: `nox -s fuzz -- --seconds 600 file`."""
+    install(session, "test")
+    session.install("atheris>=3.0")
+    session.run("python", "tests/fuzz/guided.py", *session.posargs)
 
 
 @nox.session

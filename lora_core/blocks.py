@@ -96,13 +96,12 @@ def parse_blocks(text: str, architecture: Architecture, presets: Mapping[str, st
     {'in04': 0.5, 'mid': 0.0}
     """
     text = text.strip()
+    if not text.startswith("%"):
+        text = _preset(text, presets or {}).strip()
     if not text:
         return {}
-    preset = _preset(text, presets or {})
     if text.startswith("%"):
         return _percent(text[1:], architecture)
-    if preset is not None:
-        return parse_blocks(preset, architecture)
     if "=" in text:
         return _named(_cells(text), architecture)
     return _vector(_cells(text), architecture, presets or {})
@@ -128,12 +127,12 @@ def parse_presets(text: str) -> dict[str, str]:
     return presets
 
 
-def _preset(text: str, presets: Mapping[str, str]) -> str | None:
-    """The text of a preset that is meant by its name or by its whole line; None where none is."""
+def _preset(text: str, presets: Mapping[str, str]) -> str:
+    """The text of the preset that is meant by its name or by its whole line; where none is, the text itself."""
     if text in presets:
         return presets[text]
     name, colon, cells = text.partition(":")
-    return cells if colon and name.strip() and "=" not in name and "," not in name else None
+    return cells if colon and name.strip() and "=" not in name and "," not in name else text
 
 
 def _cells(text: str) -> list[str]:

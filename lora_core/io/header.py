@@ -19,6 +19,11 @@ from .dtypes import TORCH_DTYPES, itemsize
 
 MAX_HEADER = 100_000_000  # the safetensors library refuses larger ones too
 MAX_DIMENSIONS = 64  # torch's own limit
+MAX_NAME = 4_000  # characters; those of real files stay below 200
+# Of a header's JSON: three lists and tables and some seven commas a tensor, and the largest shards of models have some
+# ten thousand tensors. Each may cost a hundred bytes of memory, where the file has spent one or two on it.
+MAX_CONTAINERS = 600_000
+MAX_COMMAS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ def read_header(handle: BinaryIO, size: int, label: str) -> Header:
                 raise CorruptFileError(label, f"{what}, not safetensors", hint)
         raise CorruptFileError(label, f"header says {length} bytes, the file has {size}: truncated or not safetensors")
     raw = handle.read(length)
+    if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS or raw.count(b",") > MAX_COMMAS:
+        raise CorruptFileError(label, f"its header of {length} bytes has more entries than any file of tensors")
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique(label))
     except CorruptFileError:
@@ -109,6 +116,8 @@ def _metadata(value: Any, label: str) -> dict[str, str]:
 
 
 def _entry(name: str, fields: Any, data_size: int, label: str) -> tuple[str, Shape, int, int]:
+    if len(name) > MAX_NAME:
+        raise CorruptFileError(label, f"a tensor's name has {len(name)} characters: {name[:60]!r}...")
     try:
         dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
         numbers = [*shape, begin, end]

@@ -19,8 +19,8 @@ import torch
 from .dtypes import NAMES
 from .zip_members import Bytes
 
-# The pickle itself, without tensors. That of two thousand tensors takes 300 kB; each byte of a bad one may cost 64.
-MAX_PICKLE = 16_000_000
+# The pickle itself, without tensors: that of two thousand takes 300 kB. A bad one may cost thirty times its bytes.
+MAX_PICKLE = 8_000_000
 MAX_CONTAINERS = 1_000_000
 
 

@@ -22,6 +22,7 @@ from ..errors import CorruptFileError
 from ..text import one_line
 from .changed import check_unchanged, identity
 from .dtypes import NAMES
+from .header import MAX_NAME
 from .pickle_content import sort_content
 from .pickle_outline import Machine, PickleFault, Sequence, Storage, TensorOutline
 from .tensor_ref import TensorRef, TensorSource
@@ -158,6 +159,8 @@ def _in_a_row(data: Bytes) -> Any:
 
 def _check(name: str, tensor: TensorOutline) -> None:
     """A tensor lies inside its storage and is no larger: one number shown a million times would be one in memory."""
+    if len(name) > MAX_NAME:
+        raise PickleFault(f"a tensor's name has {len(name)} characters: {name[:60]!r}...")
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -195,3 +195,11 @@ def test_any_text_is_parsed_or_refused_with_one_line(text: str):
 
     assert set(factors) <= set(SD15.blocks)
     assert "\n" not in fault
+
+
+def test_a_preset_in_a_preset_has_an_end() -> None:
+    """Found by hypothesis: each name in front of a colon was one more call."""
+    with pytest.raises(ConfigError):
+        parse_blocks("a:" * 5_000, SD15)
+    with pytest.raises(ConfigError):
+        parse_blocks("A", SD15, {"A": "A"})
