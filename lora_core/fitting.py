@@ -102,7 +102,7 @@ def fit(source: TensorSource, scheme: Format, groups: Groups, architecture: Arch
             fitted.left[name] = reason
             continue
         shapes = _shapes(architecture, located)
-        tensors = _straightened({role: ref for role, ref in roles.items() if role != "alpha"}, shapes)
+        tensors = straightened({role: ref for role, ref in roles.items() if role != "alpha"}, shapes)
         try:
             alpha = _alpha(source, roles)
             scale = None if alpha is not None else rule(located, name, _rank(tensors))
@@ -135,7 +135,7 @@ def _rank(tensors: Mapping[str, TensorRef]) -> int | None:
     return None
 
 
-def _straightened(tensors: dict[str, TensorRef], shapes: Mapping[str, Shape]) -> dict[str, TensorRef]:
+def straightened(tensors: dict[str, TensorRef], shapes: Mapping[str, Shape]) -> dict[str, TensorRef]:
     """Down and up the right way round: some files of OneTrainer have (out, rank) called down and (rank, in) called up.
 
     Only where the shapes leave no other reading.

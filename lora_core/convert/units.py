@@ -150,11 +150,11 @@ def _unit(adapter: Adapter, name: str, built: list[tuple[Target, Delta]], refs: 
 
 def _weight(adapter: Adapter, targets: list[Target]) -> Shape:
     """The shape of all rows together."""
-    whole: Shape = ()
-    for target in targets:
-        shape = ARCHITECTURES.get(adapter.architecture).shape(target) or ()
-        whole = (whole[0] + shape[0], *whole[1:]) if whole else shape
-    return whole
+    found = [ARCHITECTURES.get(adapter.architecture).shape(target) for target in targets]
+    shapes = [shape for shape in found if shape]
+    if len(shapes) < len(found):
+        return ()
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
 def _part(adapter: Adapter, target: Target) -> Part:
