@@ -27,6 +27,7 @@ from .errors import (
 from .fitting import Fit, Groups, fit, group_keys, names_of
 from .formats import FORMATS, Format, Found, NamedRole
 from .io import TensorSource, open_tensors, state_of
+from .repeats import drop_repeats
 from .stack import Adapter
 from .types import MappingReport
 
@@ -88,6 +89,7 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
     best, groups = _best_fit(source, candidates, rows, prefer)
     if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
         _refuse(source, candidates, best, groups, forced=architecture is not None)
+    drop_repeats(best, groups)
     return Adapter(tuple(best.deltas), source.metadata, best.report(source), embeddings=groups.embeddings)
 
 

@@ -81,20 +81,39 @@ def test_factors_that_changed_places() -> None:
     assert torch.equal(found.down, right.down)
 
 
-def test_a_file_with_fused_and_split_adapters_of_one_layer() -> None:
-    """Z-Image (huggingface/diffusers 13203): both are changes of the same matrix, and both apply."""
-    width = 3840
-    tensors = {
-        **factors("layers.27.attention.qkv", 3 * width, width, suffixes=("lora.down", "lora.up")),
-        **factors("layers.27.attention.to_k", width, width, suffixes=("lora.down", "lora.up")),
-    }
-    adapter = adapter_of(tensors)
+WIDTH = 3840
+DOTTED = ("lora.down", "lora.up")
+
+
+def z_image(*leaves: str) -> dict[str, torch.Tensor]:
+    """Changes of one layer's attention: ``qkv`` is three times as high as the others."""
+    found: dict[str, torch.Tensor] = {}
+    for leaf in leaves:
+        found |= factors(f"layers.27.attention.{leaf}", WIDTH * (3 if leaf == "qkv" else 1), WIDTH, suffixes=DOTTED)
+    return found
+
+
+def test_a_file_with_fused_and_split_names_of_one_layer_changes_it_once() -> None:
+    """Z-Image (huggingface/diffusers 13203): every reader uses one of them."""
+    adapter = adapter_of(z_image("qkv", "to_q", "to_k", "to_v", "out", "to_out.0"))
 
     assert adapter.report.complete
     assert adapter.architecture == "z_image"
-    assert [target.slice for target, _ in adapter.deltas] == [None, Slice(0, width, width)]
-    patches = bind(Stack((StackEntry(adapter),)), ARCHITECTURES.get("z_image").shape).patches
-    [patch] = patches.values()
+    assert [(target.module.path, target.slice) for target, _ in adapter.deltas] == [
+        ("layers.27.attention.qkv", None),
+        ("layers.27.attention.out", None),
+    ]
+    reason = adapter.report.ignored["layers.27.attention.to_k.lora.up.weight"]
+    assert reason.startswith("the same change as layers.27.attention.qkv, under another name")
+    assert adapter.report.total == 12
+
+
+def test_rows_beside_a_fused_matrix_that_are_not_all_of_it_are_a_change_of_their_own() -> None:
+    adapter = adapter_of(z_image("qkv", "to_k"))
+
+    assert [target.slice for target, _ in adapter.deltas] == [None, Slice(0, WIDTH, WIDTH)]
+    assert adapter.report.ignored == {}
+    [patch] = bind(Stack((StackEntry(adapter),)), ARCHITECTURES.get("z_image").shape).patches.values()
     assert len(patch.parts) == 2
 
 
