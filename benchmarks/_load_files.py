@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
@@ -30,19 +31,26 @@ NAMINGS = {"kohya": kohya, "comfy": comfy}
 
 
 def header(architecture: Architecture, naming: str, tensors: int, rank: int = 16) -> Header:
-    """About so many tensors on the family's matrices, those of the denoiser first."""
+    """About so many tensors: the family's matrices kind by kind (all ``to_q``, then all ``to_k``), as trainers take
+    them, those of the denoiser first."""
     found: Header = {}
     for component in architecture.components:
+        kinds: dict[str, list[str]] = {}
         for path, module in component.modules.items():
-            shape = module.shapes.get("weight", ())
-            names = NAMINGS[naming](component, path)
-            if len(shape) != 2 or len(found) >= tensors or names is None:
-                continue
-            name, down, up, alpha = names
-            found[f"{name}.{down}"] = [rank, shape[1]]
-            found[f"{name}.{up}"] = [shape[0], rank]
-            if alpha:
-                found[f"{name}.{alpha}"] = []
+            if len(module.shapes.get("weight", ())) == 2:
+                kinds.setdefault(re.sub(r"\b\d+\b", "*", path), []).append(path)
+        for paths in sorted(kinds.values(), key=len, reverse=True):
+            if len(found) >= tensors:
+                return found
+            for path in paths:
+                names = NAMINGS[naming](component, path)
+                if names is None:
+                    continue
+                name, down, up, alpha = names
+                out, into = component.modules[path].shapes["weight"]
+                found |= {f"{name}.{down}": [rank, into], f"{name}.{up}": [out, rank]}
+                if alpha:
+                    found[f"{name}.{alpha}"] = []
     return found
 
 

@@ -226,6 +226,7 @@ def _kinds(architecture: str) -> Counter[tuple[str, str]]:
     return Counter((key.component, _kind(key.path)) for key, _ in ARCHITECTURES.get(architecture).walk())
 
 
+@lru_cache(maxsize=1 << 15)  # paths of our tables alone
 def _kind(path: str) -> str:
     """``blocks.12.attn.to_q`` -> ``blocks.*.attn.to_q``."""
     return ".".join("*" if part.isdigit() else part for part in path.split("."))
