@@ -50,7 +50,8 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
         LoomError: its text is what the user reads.
     """
     host = read_model(model, clip)
-    stack = read_stack(items, host.architecture if host else None)
+    stack = read_stack(items, host.architecture if host else None, model is not None)
+    host = host and host.meant_for(entry.adapter.architecture for entry in stack.entries)
     fits: Sequence[BindReport | None] = [None] * len(items)
     patches: dict[str, Patch] = {}
     if host is not None:
@@ -71,6 +72,7 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
         words += [embedding.prompt for embedding in given if embedding.prompt]
         report = lora_report(path, item, entry, fit, host.architecture if host else None)
         report |= embeddings_report(report, given)
+        report["notes"] += host.notes if host else []
         if host is not None and patches:
             report |= host.quantised.report(patches, entry.adapter.file)
         reports.append(report)
@@ -78,18 +80,18 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
     return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters)
 
 
-def read_stack(items: Sequence[StackItem], architecture: Architecture | None) -> Stack:
+def read_stack(items: Sequence[StackItem], architecture: Architecture | None, blocks: bool = True) -> Stack:
     """The files of the entries, checked for NaN, with their strengths.
 
     Args:
         items: entries of a ``LORA_STACK``.
-        architecture: the model's, whose blocks block weights mean; None where no model is connected, then each
-            file's own.
+        architecture: the model's; None where none is connected.
+        blocks: whether block weights mean the model's blocks, otherwise those of each file's own family.
     """
-    return Stack(tuple(_entry(item, architecture) for item in items))
+    return Stack(tuple(_entry(item, architecture, blocks) for item in items))
 
 
-def _entry(item: StackItem, architecture: Architecture | None) -> StackEntry:
+def _entry(item: StackItem, architecture: Architecture | None, own_blocks: bool) -> StackEntry:
     throw_exception_if_processing_interrupted()
     name, model, clip = item
     # The host's own check lets NaN pass: it is neither below the least nor above the greatest.
@@ -100,7 +102,8 @@ def _entry(item: StackItem, architecture: Architecture | None) -> StackEntry:
     path = _files.lora_path(name, item.hash)
     state = os.stat(path)
     adapter = _checked(path, state.st_mtime_ns, state.st_size, architecture.name if architecture else None)
-    blocks = parse_blocks(item.blocks, architecture or ARCHITECTURES.get(adapter.architecture))
+    family = architecture if architecture and own_blocks else ARCHITECTURES.get(adapter.architecture)
+    blocks = parse_blocks(item.blocks, family)
     return StackEntry(adapter, Strengths(model, clip, blocks=blocks))
 
 

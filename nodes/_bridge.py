@@ -8,7 +8,7 @@ model, on the device and in the memory mode that it chose.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,15 +18,12 @@ from comfy.weight_adapter import WeightAdapterBase
 from ..lora_core import Stack, Target
 from ..lora_core.adapters import Delta, Factors
 from ..lora_core.architectures import ARCHITECTURES, Architecture
-from ..lora_core.architectures.recognise import recognise
+from ..lora_core.architectures.recognise import DENOISER_PART, encoders_of, nearest, part_of, parts_of, recognise
 from ..lora_core.architectures.spec import parameter_name
 from ..lora_core.errors import ConfigError
 from ..lora_core.patching import Binding, Patch, apply_patch, bind
-from ..lora_core.types import DENOISER, TEXT_ENCODERS, Shape
+from ..lora_core.types import Shape
 from ._quantised import QuantisedWeights
-
-# What a MODEL's weights are called; a CLIP has a part for each of its text encoders (``clip_l``, ``t5xxl``).
-MODEL_PART = "diffusion_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,7 @@ class HostModel:
         model: the host's ``ModelPatcher``, or None.
         clip: the host's ``CLIP``, or None.
         shapes: host key -> shape, of both.
+        parts: what is connected, by the first words of the host's keys: ``diffusion_model``, ``clip_l``, ``t5xxl``.
         architecture: the family.
         quantised: which of the weights are quantised, and how.
     """
@@ -44,13 +42,31 @@ class HostModel:
     model: Any
     clip: Any
     shapes: Mapping[str, Shape]
+    parts: Set[str]
     architecture: Architecture
     quantised: QuantisedWeights
 
     @property
     def components(self) -> tuple[str, ...]:
-        """What is connected."""
-        return (() if self.model is None else (DENOISER,)) + (() if self.clip is None else TEXT_ENCODERS)
+        """What of the family is connected."""
+        own = parts_of(self.architecture, self.shapes, self.parts)
+        return tuple(component.name for component in self.architecture.components if part_of(component) in own)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is connected and not of the family: no LoRA changes it."""
+        foreign = sorted(self.parts - parts_of(self.architecture, self.shapes, self.parts))
+        title = self.architecture.title
+        return [f"{part} of the CLIP is no text encoder of {title}: it stays as it is" for part in foreign]
+
+    def meant_for(self, families: Iterable[str]) -> HostModel:
+        """A CLIP alone may be of several families: the first of the LoRAs' that has just its encoders is meant."""
+        if self.model is not None:
+            return self
+        own = parts_of(self.architecture, self.shapes, self.parts)
+        rows = (ARCHITECTURES.get(name) for name in families)
+        taking = (row for row in rows if encoders_of(row) == own == parts_of(row, self.shapes, self.parts))
+        return replace(self, architecture=next(taking, self.architecture))
 
     def shape_of(self, target: Target) -> Shape | None:
         """Shape of a whole parameter, None where this model has none."""
@@ -80,17 +96,17 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
     """Names and shapes of what is connected, and its family; None when nothing is connected.
 
     Raises:
-        ConfigError: the model is of no family in ``ARCHITECTURES``, or MODEL and CLIP are of different ones.
+        ConfigError: MODEL, or a CLIP alone, is of no family in ``ARCHITECTURES``.
     """
     if model is None and clip is None:
         return None
     for_model = {} if model is None else _shapes(model.model)
     for_clip = {} if clip is None else _shapes(clip.cond_stage_model)
     shapes = for_model | for_clip
-    of_model = set() if model is None else {MODEL_PART}
-    parts = ([] if model is None else [model.model]) + ([] if clip is None else [clip.cond_stage_model])
-    family = _family(shapes, of_model, _encoders(for_clip))
-    return HostModel(model, clip, shapes, family, QuantisedWeights(parts))
+    encoders = {part for part, _, rest in (key.partition(".") for key in for_clip) if rest.startswith("transformer.")}
+    parts = encoders | (set() if model is None else {DENOISER_PART})
+    owners = ([] if model is None else [model.model]) + ([] if clip is None else [clip.cond_stage_model])
+    return HostModel(model, clip, shapes, parts, _family(shapes, parts), QuantisedWeights(owners))
 
 
 def _shapes(module: Any) -> dict[str, Shape]:
@@ -100,24 +116,15 @@ def _shapes(module: Any) -> dict[str, Shape]:
     return {key: logical.get(key, shape) for key, shape in shapes.items()}
 
 
-def _encoders(keys: Iterable[str]) -> set[str]:
-    """The text encoders of a CLIP, by the host's names: ``{"clip_l", "t5xxl"}``."""
-    return {key.partition(".")[0] for key in keys}
-
-
-def _family(shapes: Mapping[str, Shape], of_model: set[str], of_clip: set[str]) -> Architecture:
-    """The family of both together; the error says which of the two is not known."""
-
-    if family := recognise(shapes, of_model | of_clip):
+def _family(shapes: Mapping[str, Shape], parts: Set[str]) -> Architecture:
+    """The family of the MODEL, or of a CLIP alone."""
+    if family := recognise(shapes, parts):
         return family
-    parts = {"MODEL": of_model, "CLIP": of_clip}
-    families = {name: recognise(shapes, part) for name, part in parts.items() if part}
-    titles = ", ".join(row.title for row in ARCHITECTURES)
-    for name, row in families.items():
-        if row is None:
-            raise ConfigError(name, [f"its family is not known to this version; known: {titles}. Load one of these"])
-    different = " and ".join(row.title for row in families.values() if row)
-    raise ConfigError("MODEL and CLIP", [f"they are of {different}: connect those of one checkpoint"])
+    name = "MODEL" if DENOISER_PART in parts else "CLIP"
+    row, fitting, total = nearest(shapes, {DENOISER_PART} if name == "MODEL" else parts)
+    known = f"its family is none of the {len(ARCHITECTURES)} that this version knows"
+    near = f"{row.title} comes nearest, {fitting} of its {total} modules are there" if fitting else "none comes near"
+    raise ConfigError(name, [known, f"{near}. Load a model of another family, or report this one"])
 
 
 def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
@@ -126,7 +133,7 @@ def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
     model, clip = host.model, host.clip
     patches = {host.key(target): patch for target, patch in binding.patches.items()}
     adapters = {key: LoomAdapter.of(patch, host.quantised.smooth(key)) for key, patch in patches.items()}
-    for_model = {key: value for key, value in adapters.items() if key.startswith(f"{MODEL_PART}.")}
+    for_model = {key: value for key, value in adapters.items() if key.startswith(f"{DENOISER_PART}.")}
     for_clip = {key: value for key, value in adapters.items() if key not in for_model}
     if for_model:
         model = model.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from ..types import Shape
 from . import ARCHITECTURES
@@ -15,29 +16,60 @@ SHARE = 0.95
 ENCODER_SHARE = 0.7
 # Modules of a component that are looked at first; where less than half of these few fit, the rest cannot make up.
 PROBES = 16
+# The first word of a denoiser's keys.
+DENOISER_PART = "diffusion_model"
 
 
 def recognise(shapes: Mapping[str, Shape], parts: Collection[str]) -> Architecture | None:
     """The family that a model is of, or None.
 
-    Its family has every one of the parts, and of each nearly all modules are there, with their shapes. Families
-    share text encoders, and variants nearly all: the one with most fitting modules is meant, of equals the one that
-    misses fewest, then the first in the table.
+    The denoiser decides: nearly all of the family's modules are there, with their shapes. Families share denoisers,
+    and variants nearly all: the one with most fitting modules is meant, of equals the one that misses fewest, then the
+    one whose text encoders are at hand, then the first in the table. Without a denoiser the text encoders decide
+    alone, and the family is meant that has no other ones; where several have the same ones, only the LoRA can tell
+    (``parts_of``).
 
     Args:
         shapes: ComfyUI's key -> shape of that parameter: ``{"diffusion_model.out.2.weight": (4, 320, 3, 3)}``.
-        parts: what there is of the model, the first words of keys: ``{"diffusion_model", "clip_l"}``. A text encoder
-            that is not connected does not count; one that no family has makes the model unknown.
+        parts: what there is of the model, the first words of keys: ``{"diffusion_model", "clip_l"}``. Text encoders
+            that the family does not have are no hindrance.
     """
-    best: tuple[int, int] = (0, 0)
+    best: tuple[int, ...] = ()
     found: Architecture | None = None
     for row in ARCHITECTURES:
-        fit = _fit(row, shapes, parts)
-        if fit > best:
-            best, found = fit, row
-            if fit[1] == 0 and _complete(row, shapes, parts):
+        fits = _fits(row, shapes, parts)
+        score = _score(row, fits, parts)
+        if score > best:
+            best, found = score, row
+            if (
+                fits.keys() == set(parts)
+                and not any(fit.missing for fit in fits.values())
+                and _complete(row, shapes, parts)
+            ):
                 break
     return found
+
+
+def parts_of(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> frozenset[str]:
+    """The parts at hand that are this family's, with its shapes; its LoRAs change these and no others."""
+    return frozenset(_fits(row, shapes, parts))
+
+
+def encoders_of(row: Architecture) -> frozenset[str]:
+    """ComfyUI's names of the family's text encoders."""
+    return frozenset(part_of(component) for component in row.components if component.encoder)
+
+
+def nearest(shapes: Mapping[str, Shape], parts: Collection[str]) -> tuple[Architecture, int, int]:
+    """For messages about an unknown model: the family of which most modules of these parts are there, how many they
+    are, and how many it has. Builds every family."""
+
+    def there(row: Architecture) -> tuple[int, int]:
+        modules = [(c, tuple(c.modules.values())) for c in row.components if part_of(c) in parts]
+        return sum(_fitting(component, own, shapes) for component, own in modules), sum(len(own) for _, own in modules)
+
+    row = max(ARCHITECTURES, key=lambda row: there(row)[0])
+    return row, *there(row)
 
 
 def part_of(component: Component) -> str:
@@ -45,23 +77,39 @@ def part_of(component: Component) -> str:
     return component.host_prefix.partition(".")[0]
 
 
-def _fit(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> tuple[int, int]:
-    """How many modules of all parts fit, and minus how many do not; (0, 0) where a part is not this family's."""
-    components = {part_of(component): component for component in row.components}
-    if not parts or not components.keys() >= set(parts):
-        return 0, 0
-    total = missing = 0
-    for component in map(components.__getitem__, parts):
-        modules = tuple(component.modules.values())
-        probes = modules[:: max(1, len(modules) // PROBES)]
-        if 2 * _fitting(component, probes, shapes) < len(probes):
-            return 0, 0
-        fitting = _fitting(component, modules, shapes)
-        if fitting < (ENCODER_SHARE if component.encoder else SHARE) * len(modules):
-            return 0, 0
-        total += fitting
-        missing += len(modules) - fitting
-    return total, -missing
+class _Fit(NamedTuple):
+    """How many modules of a component are there, and how many are not."""
+
+    fitting: int
+    missing: int
+
+
+def _fits(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> dict[str, _Fit]:
+    """The parts that are this family's."""
+    found = {part_of(component): _fit(component, shapes) for component in row.components if part_of(component) in parts}
+    return {part: fit for part, fit in found.items() if fit is not None}
+
+
+def _fit(component: Component, shapes: Mapping[str, Shape]) -> _Fit | None:
+    """None where it is another family's."""
+    modules = tuple(component.modules.values())
+    probes = modules[:: max(1, len(modules) // PROBES)]
+    if 2 * _fitting(component, probes, shapes) < len(probes):
+        return None
+    fitting = _fitting(component, modules, shapes)
+    enough = fitting >= (ENCODER_SHARE if component.encoder else SHARE) * len(modules)
+    return _Fit(fitting, len(modules) - fitting) if enough else None
+
+
+def _score(row: Architecture, fits: Mapping[str, _Fit], parts: Collection[str]) -> tuple[int, ...]:
+    """Larger is better; empty where the model is not of this family."""
+    denoiser = next((part_of(component) for component in row.components if not component.encoder), "")
+    if not fits or (DENOISER_PART in parts and denoiser not in fits):
+        return ()
+    main = fits.get(denoiser, _Fit(0, 0))
+    rest = [fit for part, fit in fits.items() if part != denoiser]
+    fitting, missing = sum(fit.fitting for fit in rest), sum(fit.missing for fit in rest)
+    return main.fitting, -main.missing, fitting, -missing, -sum(part_of(c) not in parts for c in row.components)
 
 
 def _complete(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[str]) -> bool:
@@ -72,7 +120,7 @@ def _complete(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[
     """
     denoiser = next((component for component in row.components if not component.encoder), None)
     if denoiser is None or part_of(denoiser) not in parts:
-        return {part_of(component) for component in row.components if component.encoder} == set(parts)
+        return encoders_of(row) == set(parts)
     described = sum(len(module.shapes) for module in denoiser.modules.values())
     return described == sum(key.startswith(denoiser.host_prefix) for key in shapes)
 

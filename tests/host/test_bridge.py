@@ -6,6 +6,7 @@ No server: the code runs in the host's Python, on the demo model.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import lora_files
 from host_harness.environment import HostEnvironment
+from lora_core.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.host
 
@@ -48,6 +50,9 @@ def weights(family, *components):
         for key, module in architectures.get(family).walk() if key.component in components
         for name, shape in module.shapes.items()
     }
+    return holding(found)
+
+def holding(found):
     return SimpleNamespace(state_dict=lambda: found, named_parameters=lambda **_: (), named_modules=lambda: ())
 
 def family(model=None, clip=None):
@@ -154,6 +159,12 @@ with torch.inference_mode():
         family(weights("sdxl", unet), weights("sdxl", clip_l, clip_g)),
         family(weights("sd15", unet), flux),
         family(weights("sd15", unet), weights("sdxl", clip_l, clip_g)),
+        family(holding({"diffusion_model.out.2.weight": torch.empty(4, 320, 3, 3)})),
+        family(clip=holding({"clip_x.transformer.a.weight": torch.empty(1, 1)})),
+    ]
+    said["foreign"] = [
+        bridge.read_model(SimpleNamespace(model=weights("sd15", unet)), SimpleNamespace(cond_stage_model=clip)).notes
+        for clip in (flux, weights("sdxl", clip_l, clip_g))
     ]
     # The table's norms, from factors, against differences of full size.
     adapter = core.load_adapter(folder / "a.safetensors")
@@ -221,10 +232,21 @@ def test_the_weight_of_base_is_that_of_the_text_encoders_too(said: Any) -> None:
 
 
 def test_the_family_is_that_of_all_that_is_connected(said: Any) -> None:
-    *known, flux, mixed = said["families"]
-    assert known == ["sdxl", "sd15", "sdxl", "sdxl"]
-    assert flux.startswith("CLIP: its family is not known to this version; known: SD 1.5, SDXL, ")
-    assert mixed == "MODEL and CLIP: they are of SD 1.5 and SDXL: connect those of one checkpoint"
+    *known, strange, alone = said["families"]
+    assert known == ["sdxl", "sd15", "sdxl", "sdxl", "sd15", "sd15"]
+    assert said["foreign"] == [
+        ["t5xxl of the CLIP is no text encoder of SD 1.5: it stays as it is"],
+        ["clip_g of the CLIP is no text encoder of SD 1.5: it stays as it is"],
+    ]
+    assert re.fullmatch(
+        r"MODEL: its family is none of the \d+ that this version knows; SD 1\.5 comes nearest, (\d+) of its (\d+) "
+        r"modules are there\. Load a model of another family, or report this one",
+        strange,
+    )
+    assert alone == (
+        f"CLIP: its family is none of the {len(ARCHITECTURES)} that this version knows; none comes near. "
+        "Load a model of another family, or report this one"
+    )
 
 
 def test_norms_per_block_are_those_of_the_differences(said: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lora_core.architectures import ARCHITECTURES, Architecture, Component, sd15, sdxl, unet
 from lora_core.architectures import recognise as recognising
-from lora_core.architectures.recognise import part_of, recognise
+from lora_core.architectures.recognise import nearest, part_of, parts_of, recognise
 from lora_core.architectures.spec import parameter_name
 from lora_core.registry import Registry
 from lora_core.types import DENOISER, Shape
@@ -61,6 +61,51 @@ def test_text_encoders_alone_are_of_the_family_that_has_them_all():
     assert family(model("sdxl_refiner", {MODEL, "clip_g"})) == "sdxl_refiner"
 
 
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"clip_g"}, "sdxl_refiner"),
+        ({"clip_l", "t5xxl"}, "flux"),
+        ({"clip_g", "t5xxl"}, "sd3"),
+        ({"clip_l", "clip_g", "t5xxl"}, "sd3"),
+        ({"t5xxl"}, "chroma"),
+    ],
+)
+def test_text_encoders_alone_are_of_the_family_that_has_no_others(parts: set[str], expected: str):
+    assert family(model("sd3", parts)) == expected
+
+
+def test_families_that_share_a_text_encoder_each_take_it():
+    """CLIP-G alone is the refiner's; whether it is Cascade's or SDXL's, the LoRA tells."""
+    found = model("sdxl", {"clip_g"})
+    for name in ("sdxl", "sdxl_refiner", "cascade_c"):
+        assert parts_of(ARCHITECTURES.get(name), found, {"clip_g"}) == {"clip_g"}
+    assert parts_of(ARCHITECTURES.get("sd15"), found, {"clip_g"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "encoders", "of_family"),
+    [
+        ("chroma", {"clip_l", "t5xxl"}, {"t5xxl"}),  # as FLUX.1's CLIP is loaded
+        ("sd3", {"clip_l", "t5xxl"}, {"clip_l", "t5xxl"}),
+        ("sd3", {"t5xxl"}, {"t5xxl"}),
+        ("sd15", {"clip_l", "clip_g"}, {"clip_l"}),
+    ],
+)
+def test_other_text_encoders_do_not_make_a_model_unknown(name: str, encoders: set[str], of_family: set[str]):
+    found = model(name, {MODEL}) | model("sd3", encoders)
+    parts = {MODEL, *encoders}
+
+    assert family(found, parts) == name
+    assert parts_of(ARCHITECTURES.get(name), found, parts) == {MODEL, *of_family}
+
+
+def test_the_nearest_family_of_a_model_that_is_none():
+    row, there, of = nearest(shapes(unet.build(replace(sdxl.UNET, context_dim=1280))), {MODEL})
+    assert row.name == "sdxl"
+    assert 0.5 * of < there < of
+
+
 def test_an_encoder_of_the_same_name_and_another_width_is_another_one():
     assert family(model("loom_demo", {"clip_l"})) == "loom_demo"
 
@@ -110,10 +155,12 @@ def test_pruned_models_are_not_sdxl(depth: tuple[int, ...], middle: int | None):
 def test_parts_of_different_families_and_of_none():
     mixed = model("sd15", {MODEL}) | model("loom_demo", {"clip_l"})
 
-    assert family(mixed) is None
-    assert family(mixed, {MODEL}) == "sd15"
-    # An encoder that no family has makes the model unknown, whatever else fits.
-    assert family(model("sdxl", {"clip_l"}), {"clip_l", "clip_x"}) is None
+    assert family(mixed) == "sd15", "the denoiser decides"
+    assert parts_of(sd15.ARCHITECTURE, mixed, {MODEL, "clip_l"}) == {MODEL}
+    assert family(model("loom_demo", {MODEL}) | model("sd15", {"clip_l"})) == "loom_demo"
+    # An encoder that no family has is no hindrance; alone it is of no family.
+    assert family(model("sdxl", {"clip_l"}), {"clip_l", "clip_x"}) == "sd15"
+    assert family(model("sdxl", {"clip_l"}), {"clip_x"}) is None
     assert family({}, {MODEL}) is None
     assert recognise(model("sd15"), ()) is None
 
