@@ -159,7 +159,7 @@ def _build(source: TensorSource, fitted: Fit, located: Located, group: Group, al
         kind, taken = _type_of(frozenset(rest))
         if not taken:
             break
-        part = group._replace(roles={role: rest[role] for role in taken})
+        part = group if len(taken) == len(group.roles) else group._replace(roles={role: rest[role] for role in taken})
         for parameter, delta in kind.build(part).items():
             built += _spread(part, located, parameter, delta, fitted.architecture)
         used += [rest.pop(role).name for role in taken]

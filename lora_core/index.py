@@ -75,12 +75,18 @@ def _state(root: Path, file: Path) -> Json:
 
 def _describe(file: Path) -> Json:
     try:
-        adapter = map_source(_Unread(open_tensors(file)))
-        report = describe(adapter, path=file)
+        source = _Unread(open_tensors(file))
     except LoomError as error:
         return {"error": error.message}
     except OSError as error:
         return {"error": f"{file.name}: {error.strerror or error}."}
+    try:
+        adapter = map_source(source)
+        report = describe(adapter, path=file)
+    except LoomError as error:
+        return {"error": error.message}
+    finally:
+        source.close()
     del report["metadata"]
     return report | {"title": read_metadata(adapter.metadata).title}
 
@@ -92,6 +98,10 @@ class _Unread(TensorSource):
         self._source = source
         refs = {name: TensorRef(self, name, ref.shape, ref.dtype, ref.begin, ref.end) for name, ref in source.items()}
         super().__init__(source.label, source.metadata, refs, source.notes)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
 
     def view(self, ref: TensorRef) -> torch.Tensor:
         return torch.ones(ref.shape) if ref.numel == 1 else self._source[ref.name].load()

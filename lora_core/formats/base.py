@@ -55,7 +55,7 @@ class Located(NamedTuple):
     @property
     def parts(self) -> tuple[Located, ...]:
         """All places, in the order of the rows."""
-        return (self._replace(more=()), *self.more)
+        return (self._replace(more=()), *self.more) if self.more else (self,)
 
     @classmethod
     def of(cls, component: str, location: Location) -> Located:

@@ -69,7 +69,7 @@ class TensorSource(Mapping[str, TensorRef]):
         self.label = label
         self.metadata = dict(metadata)
         self.notes = notes
-        self._refs = refs
+        self._refs: Mapping[str, TensorRef] = refs
 
     @abstractmethod
     def view(self, ref: TensorRef) -> torch.Tensor:
@@ -77,6 +77,11 @@ class TensorSource(Mapping[str, TensorRef]):
 
     def forget(self, ref: TensorRef) -> None:
         """Say that a tensor that was read is not needed for now: a file gives its memory back."""
+
+    def close(self) -> None:
+        """Let go of all tensors. A source and its refs hold each other, so without this a file that was only looked
+        at stays open until Python collects garbage; a thousand of them are more than a process may have open."""
+        self._refs = {}
 
     def __getitem__(self, key: str) -> TensorRef:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -72,3 +73,18 @@ def test_progress_and_an_empty_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert index_folder(tmp_path / "empty") == []
     assert list(lora_files(tmp_path / "none")) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files on this system")
+def test_no_file_stays_open(folder: Path) -> None:
+    """Without waiting for the collector of garbage: more files than a process may have open are indexed."""
+    index_folder(folder)  # imports and tables of families
+    before = len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            index_folder(folder)
+        assert len(os.listdir("/proc/self/fd")) <= before
+    finally:
+        gc.enable()
