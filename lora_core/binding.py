@@ -6,7 +6,7 @@ component times the factor of the block. ``patching`` computes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .adapters import Delta
@@ -114,19 +114,20 @@ def bind(
     Raises:
         WrongBaseError: an adapter was made for another architecture than the model's.
     """
-    wholes = {target.whole for entry in stack.entries for target, _ in entry.adapter.deltas}
+    found = [_placed(entry, architecture) for entry in stack.entries]
+    wholes = {place.whole for deltas in found for _, place, _ in deltas if place is not None}
     shapes = {whole: shape_of(whole) for whole in wholes}
     if given is None:
         given = {whole.module.component for whole, shape in shapes.items() if shape is not None}
     parts: dict[Target, list[PatchPart]] = {}
     reports: list[BindReport] = []
-    for entry in stack.entries:
-        report = _bind_entry(entry, shapes, given, parts)
+    for entry, deltas in zip(stack.entries, found, strict=True):
+        report = _bind_entry(entry, deltas, shapes, given, parts)
         made_for = ARCHITECTURES.get(entry.adapter.architecture)
         if architecture is not None and not _meant_for(made_for, architecture, report):
             raise WrongBaseError(report.file, made_for.title, architecture.title, report.fitting, report.total)
         reports.append(report)
-    patches = {whole: Patch(whole, tuple(shapes[whole] or ()), tuple(found)) for whole, found in parts.items()}
+    patches = {whole: Patch(whole, tuple(shapes[whole] or ()), tuple(own)) for whole, own in parts.items()}
     return Binding(patches, tuple(reports))
 
 
@@ -138,8 +139,28 @@ def _meant_for(made_for: Architecture, architecture: Architecture, report: BindR
     return made_for.family == architecture.family and report.fitting * 2 >= there
 
 
+# A delta's target in its own family, and in the model: None where that has no such text encoder.
+_Placed = tuple[Target, Target | None, Delta]
+
+
+def _placed(entry: StackEntry, architecture: Architecture | None) -> list[_Placed]:
+    """FLUX.1's second text encoder is Chroma's only one: which one is meant goes by its name in the host."""
+    made_for = ARCHITECTURES.get(entry.adapter.architecture)
+    if architecture is None or architecture.name == made_for.name:
+        return [(target, target, delta) for target, delta in entry.adapter.deltas]
+    there = {component.encoder: component.name for component in architecture.components}
+    names = {component.name: there.get(component.encoder) for component in made_for.components}
+
+    def place(target: Target) -> Target | None:
+        name = names.get(target.module.component)
+        return None if name is None else target._replace(module=target.module._replace(component=name))
+
+    return [(target, place(target), delta) for target, delta in entry.adapter.deltas]
+
+
 def _bind_entry(
     entry: StackEntry,
+    deltas: Sequence[_Placed],
     shapes: Mapping[Target, Shape | None],
     given: Collection[str],
     parts: dict[Target, list[PatchPart]],
@@ -151,11 +172,11 @@ def _bind_entry(
     missing: dict[str, str] = {}
     misfits: list[Misfit] = []
     absent: dict[str, set[tuple[ModuleKey, Slice | None]]] = {}
-    for target, delta in adapter.deltas:
+    for target, there, delta in deltas:
         module, place = target.module, (target.module, target.slice)
-        shape = shapes[target.whole]
+        shape = None if there is None else shapes[there.whole]
         fault = shape is None
-        if module.component not in given:
+        if there is None or there.module.component not in given:
             absent.setdefault(module.component, set()).add(place)
         elif shape is None:
             missing[".".join(module)] = f"the model has no {target.parameter} of this name"
@@ -164,7 +185,7 @@ def _bind_entry(
             fault = True
         elif strength := strengths.of(module.component, made_for.block(module)):
             part = PatchPart(delta, strength, target.slice, adapter.file)
-            parts.setdefault(target.whole, []).append(part)
+            parts.setdefault(there.whole, []).append(part)
         fitting[place] = fitting.get(place, True) and not fault
     return BindReport(
         file=adapter.file,

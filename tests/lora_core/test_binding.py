@@ -175,3 +175,26 @@ def test_a_component_at_hand_without_the_module_is_a_miss_not_an_absence() -> No
     assert report.absent == {}
     assert not report.complete
     assert (report.fitting, report.total) == (0, 1)
+
+
+def test_a_text_encoder_goes_by_its_name_not_by_its_number() -> None:
+    """FLUX.1 has CLIP-L and T5, Chroma T5 alone; what is meant for CLIP-L is for nothing there."""
+    t5 = "encoder.block.0.layer.0.SelfAttention.q"
+    sizes = {
+        "lora_unet_double_blocks_0_img_attn_proj": (3072, 3072),
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1": (3072, 768),
+        f"lora_te2_{t5.replace('.', '_')}": (4096, 4096),
+    }
+    tensors = {f"{name}.lora_down.weight": torch.ones(2, inner) for name, (_, inner) in sizes.items()}
+    tensors |= {f"{name}.lora_up.weight": torch.ones(out, 2) for name, (out, _) in sizes.items()}
+    adapter = map_source(TensorDict(tensors, "ink.safetensors"), "flux")
+    chroma = ARCHITECTURES.get("chroma")
+
+    binding = bind(stack_of(adapter), chroma.shape, chroma)
+
+    assert {target.module for target in binding.patches} == {
+        ModuleKey("denoiser", "double_blocks.0.img_attn.proj"),
+        ModuleKey("text_encoder", t5),
+    }
+    assert binding.reports[0].absent == {"text_encoder": 1}
+    assert binding.reports[0].complete
