@@ -84,7 +84,12 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
 
     Arguments and errors as ``load_adapter``.
     """
-    candidates = [_Candidate(scheme, group_keys(source, scheme, split)) for scheme, split in _split_keys(source)]
+    grouped: dict[object, Groups] = {}
+    candidates: list[_Candidate] = []
+    for scheme, split in _split_keys(source):
+        if scheme.split not in grouped:
+            grouped[scheme.split] = group_keys(source, scheme, split)
+        candidates.append(_Candidate(scheme, grouped[scheme.split]))
     rows = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
     best, groups = _best_fit(source, candidates, rows, prefer)
     if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
@@ -104,10 +109,14 @@ def detect_formats(source: TensorSource) -> tuple[Format, ...]:
 
 
 def _split_keys(source: TensorSource) -> list[tuple[Format, Sequence[Found]]]:
-    """The formats of ``detect_formats``, each with what it makes of the keys."""
+    """The formats of ``detect_formats``, each with what it makes of the keys; formats may share how they split them."""
     if not source:
         raise CorruptFileError(source.label, "holds no tensor")
-    split = [(scheme, list(map(scheme.split, source))) for scheme in FORMATS]
+    once: dict[object, list[Found]] = {}
+    for scheme in FORMATS:
+        if scheme.split not in once:
+            once[scheme.split] = list(map(scheme.split, source))
+    split = [(scheme, once[scheme.split]) for scheme in FORMATS]
     evidence = [sum(isinstance(found, NamedRole) for found in keys) for _, keys in split]
     most = max(evidence)
     if most == 0:
@@ -121,6 +130,10 @@ class _Candidate:
 
     scheme: Format
     groups: Groups
+
+    def knows_all(self, row: Architecture, reading: int) -> bool:
+        """Whether the family has every name of the file; for most families the first name answers."""
+        return all(map(names_of(self.scheme.name, row.name, reading).__contains__, self.groups.modules))
 
     def hits(self, row: Architecture, reading: int) -> int:
         """Modules of the file whose names this family has: no more than these can fit."""
@@ -147,16 +160,16 @@ def _best_fit(
     ]
     ways.sort(key=lambda way: (way[1].name != prefer, way[1].name != claimed))  # stable: the tables' order
     best: tuple[Fit, Groups] | None = None
-    tries: list[tuple[_Candidate, Architecture, int, int]] = []
+    rest: list[tuple[_Candidate, Architecture, int]] = []
     for candidate, row, reading in ways:
-        hits = candidate.hits(row, reading)
-        if hits == most and (best is None or _may_be_better(best[0], row, hits)):
+        if len(candidate.groups.modules) < most or not candidate.knows_all(row, reading):
+            rest.append((candidate, row, reading))
+        elif best is None or _may_be_better(best[0], row, most):
             found = fit(source, candidate.scheme, candidate.groups, row, reading)
             best = _better(best, found, candidate.groups)
             if best[0].fitting == most and _has_all(best[0]):
                 return best
-        elif hits < most:
-            tries.append((candidate, row, reading, hits))
+    tries = [(candidate, row, reading, candidate.hits(row, reading)) for candidate, row, reading in rest]
     tries.sort(key=lambda one: -one[3])
     for candidate, row, reading, hits in tries:
         if best is None or _may_be_better(best[0], row, hits):

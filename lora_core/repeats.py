@@ -27,6 +27,10 @@ def drop_repeats(found: Fit, groups: Groups) -> None:
 
 def repeats(modules: Iterable[ModuleReport], architecture: Architecture) -> dict[str, str]:
     """Name -> the name that it repeats: one for the same rows, or for a matrix whose rows all have names besides."""
+    modules = list(modules)
+    targets = {module.target for module in modules}
+    if len(targets) == len(modules) and not targets & {target.whole for target in targets if target.slice}:
+        return {}  # as nearly every file
     places: dict[Target, dict[str, list[Target]]] = {}
     for module in modules:
         places.setdefault(module.target.whole, {}).setdefault(module.name, []).append(module.target)

@@ -11,49 +11,17 @@ Sources: diffusers' loaders and scripts.
 
 from __future__ import annotations
 
-import re
-
 from ..architectures import Architecture
 from ..io import TensorSource
 from ..types import DENOISER
 from ..untrusted import json_object
-from .base import Format, Found, Ignored, Located, NamedRole, Names, Scale, no_scale
+from .base import Format, Located, Names, Scale, no_scale
 from .dotted import diffusers_paths, pipeline_or_bare, table
+from .dotted_keys import split
 from .peft_scale import check_patterns, config_scale
-from .suffixes import split_suffix
 from .writing import PEFT_LORA, Writing, diffusers_modules
 
 METADATA_KEY = "lora_adapter_metadata"
-
-# attn1.processor.to_q_lora.down.weight, self_attn.to_q_lora.up.weight, self_attn.k_proj.to_k_lora.down.weight
-_OLD = re.compile(r"\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
-# How keys of the formats begin that have prefixes of their own.
-_ELSEWHERE = ("lora_", "lycoris_", "oft_unet_", "diffusion_model.", "model.diffusion_model.", "text_encoders.")
-_PROJECTION = re.compile(r"\.(q|k|v|out)_proj$")
-
-
-def split(key: str) -> Found:
-    """A key in any of the three forms -> the module's path with prefix, and the role."""
-    if key.startswith(_ELSEWHERE) or "base_model." in key:
-        return None
-    if found := _OLD.search(key):
-        return _old(key[: found.start()], found[1], found[2])
-    return split_suffix(key)
-
-
-def _old(owner: str, projection: str, role: str) -> NamedRole | Ignored:
-    """The first naming hung the adapters of all projections on the attention's processor."""
-    if owner.endswith(".processor"):
-        leaf = "to_out.0" if projection == "out" else f"to_{projection}"
-        return NamedRole(f"{owner[: -len('.processor')]}.{leaf}", role)
-    # A version of diffusers (issue 3437) put the four pairs of an attention below each of its projections;
-    # only the pair of the projection itself ever took part.
-    if doubled := _PROJECTION.search(owner):
-        if doubled[1] != projection:
-            reason = f"diffusers put the {projection} adapter below {doubled[1]}_proj, where it never took part"
-            return Ignored(reason)
-        return NamedRole(owner, role)
-    return NamedRole(f"{owner}.{projection}_proj", role)
 
 
 def names(architecture: Architecture) -> Names:

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 from ..architectures import Architecture, Component
 from ..types import DENOISER
-from .base import Format, Found, Names
-from .diffusers import split as split_diffusers
+from .base import Format, Names
 from .dotted import every_path, own_paths, table
-
-
-def split(key: str) -> Found:
-    """As the diffusers format does: the two differ in the paths alone."""
-    return split_diffusers(key)
+from .dotted_keys import split
 
 
 def names(architecture: Architecture) -> Names:

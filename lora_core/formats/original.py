@@ -8,23 +8,9 @@ from __future__ import annotations
 
 from ..architectures import Architecture, Component
 from ..types import DENOISER
-from .base import Format, Found, NamedRole, Names
-from .diffusers import split as split_diffusers
+from .base import Format, Names
 from .dotted import own_paths, table
-
-
-def split(key: str) -> Found:
-    """As the diffusers format does, and what BFL's control LoRAs have besides.
-
-    ``img_in`` takes the control picture's channels too, so its down factor is as wide as the new layer, and the norms
-    of q and k are stored whole (``...norm.key_norm.scale``).
-    """
-    if key.endswith("_norm.scale"):
-        return NamedRole(key.removesuffix(".scale"), "set_weight")
-    found = split_diffusers(key)
-    if found == NamedRole("img_in", "down"):
-        return NamedRole("img_in", "wide_down")
-    return found
+from .dotted_keys import split
 
 
 def names(architecture: Architecture) -> Names:

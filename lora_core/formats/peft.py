@@ -8,7 +8,9 @@ trainers that put PEFT's names below diffusers' folders (SimpleTuner). Source: P
 
 from __future__ import annotations
 
-from ..architectures import Architecture, Component
+from collections.abc import Mapping
+
+from ..architectures import Architecture, Component, Location
 from ..io import TensorSource
 from ..untrusted import json_object
 from .base import Format, Found, Located, Names, Scale, no_scale
@@ -65,10 +67,19 @@ def scale(file: TensorSource) -> Scale:
     return rule
 
 
+def _written(architecture: Architecture, component: Component) -> Mapping[str, Location]:
+    """The names of the models that PEFT wraps. transformers 5 has no ``text_model`` in a CLIPTextModel any more, but
+    in one with a projection."""
+    names = diffusers_modules(architecture, component)
+    if "text_projection" in component.modules:
+        return names
+    return {name.removeprefix("text_model."): place for name, place in names.items()}
+
+
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 WRITING = Writing(
     prefix=lambda component: WRAPPER,
-    modules=diffusers_modules,
+    modules=_written,
     suffixes={**PEFT_LORA, **{role: role for role in LOHA}},
     scale="config",
 )

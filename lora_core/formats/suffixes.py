@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 
 from ..adapters import ADAPTER_TYPES
-from ..adapters.base import listed
 from .base import NamedRole
 
 # suffix -> role, where it is not the role's own name.
@@ -39,7 +38,8 @@ SUFFIXES: dict[str, str] = {
     "oft_blocks.*": "oft_blocks.*",
 }
 ROLES = frozenset({"alpha"}).union(*(row.roles for row in ADAPTER_TYPES))
-_DOTS = 3
+_KNOWN = {suffix: role for suffix, role in ({role: role for role in ROLES} | SUFFIXES).items() if "*" not in suffix}
+_LISTS = {suffix: role for suffix, role in ({role: role for role in ROLES} | SUFFIXES).items() if "*" in suffix}
 
 # What PEFT puts in between while a model trains, and some files keep: the adapter's name, and a number of diffusers'
 # (huggingface/diffusers issue 6382). Matched from the end, in a bounded part of the key.
@@ -62,21 +62,26 @@ def split_suffix(key: str) -> NamedRole | None:
 
 def _split(key: str) -> NamedRole | None:
     """The longest suffix that is known wins: ``lora_A.weight`` before ``weight``."""
-    parts = key.rsplit(".", _DOTS)
-    for first in range(1, len(parts)):
-        role = _role(parts[first:])
+    last = key.rfind(".")
+    second = key.rfind(".", 0, last) if last > 0 else -1
+    third = key.rfind(".", 0, second) if second > 0 else -1
+    for dot in (third, second, last):
+        role = _KNOWN.get(key[dot + 1 :]) if dot > 0 else None
         if role is not None:
-            return NamedRole(".".join(parts[:first]), role)
+            return NamedRole(key[:dot], role)
+    # A list: lora_down.0.weight, oft_blocks.3
+    for dot in (third, second):
+        role = _in_list(key[dot + 1 :]) if dot > 0 else None
+        if role is not None:
+            return NamedRole(key[:dot], role)
     return None
 
 
-def _role(parts: list[str]) -> str | None:
-    suffix = ".".join(parts)
-    role = SUFFIXES.get(suffix) or (suffix if suffix in ROLES else None)
-    if role is None and len(parts) > 1 and parts[1].isascii() and parts[1].isdigit() and len(parts[1]) < 4:
-        # A list: lora_down.0.weight, oft_blocks.3
-        general = ".".join([parts[0], "*", *parts[2:]])
-        kind = SUFFIXES.get(general) or (general if general in ROLES else None)
-        role = kind and kind.replace("*", parts[1])
-        assert role is None or listed(role) == kind
-    return role
+def _in_list(suffix: str) -> str | None:
+    """``lora_down.0.weight`` -> ``down.0``"""
+    name, _, rest = suffix.partition(".")
+    index, dot, end = rest.partition(".")
+    if not (index.isascii() and index.isdigit() and len(index) < 4):
+        return None
+    kind = _LISTS.get(f"{name}.*{dot}{end}")
+    return kind and kind.replace("*", index)
