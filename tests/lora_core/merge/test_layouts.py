@@ -1,10 +1,9 @@
-"""Checkpoints of SD 2, the SDXL refiner and Stable Cascade, whole and in parts, in the layouts that circulate."""
+"""Layouts that circulate beside those of the inventories: averages, text encoders alone, fused attention."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,6 @@ Shapes = dict[str, list[int]]
 
 CLIP_H, CLIP_G = 389, 517
 UNET = {DENOISER: 686}
-# inventory -> family, and the parameters found of each component
-KNOWN: dict[str, tuple[str, Mapping[str, int]]] = {
-    "sd15-pix2pix__ldm-unet": ("sd15_pix2pix", UNET),
-    "sd21__ldm": ("sd21", {**UNET, TEXT_ENCODER: CLIP_H}),
-    # Without the last layer, of which nothing comes, and the projection.
-    "sd21__ldm-wd": ("sd21", {**UNET, TEXT_ENCODER: CLIP_H - 17}),
-    "sd21-inpaint__ldm-unet": ("sd21_inpaint", UNET),
-    "sd21-depth__ldm": ("sd21_depth", UNET),
-    "sd21__diffusers_unet": ("sd21", UNET),
-    "sdxl-inpaint__sgm-unet": ("sdxl_inpaint", {DENOISER: 1680}),
-    "sdxl-refiner__sgm": ("sdxl_refiner", {DENOISER: 1220, TEXT_ENCODER: CLIP_G}),
-    "cascade-stage-c__native": ("cascade_c", {DENOISER: 1550}),
-    "cascade-stage-b__native": ("cascade_b", {DENOISER: 1726}),
-}
 
 
 def shapes(keys: Path, name: str) -> Shapes:
@@ -41,12 +26,6 @@ def shapes(keys: Path, name: str) -> Shapes:
 def found(path: Path) -> tuple[str, dict[str, int]]:
     checkpoint = open_checkpoint(path)
     return checkpoint.architecture.name, dict(Counter(target.module.component for target in checkpoint.places))
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_checkpoints_are_known_with_all_their_parts(name: str, keys: Path, tmp_path: Path) -> None:
-    family, parts = KNOWN[name]
-    assert found(sparse_file(tmp_path / "model.safetensors", shapes(keys, name))) == (family, parts)
 
 
 def test_averages_of_the_training_are_no_part_of_the_model(keys: Path, tmp_path: Path) -> None:
