@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_core import load_adapter, map_source
+from lora_core.architectures import ARCHITECTURES
 from lora_core.errors import (
     CorruptFileError,
     UnknownArchitectureError,
@@ -66,6 +67,25 @@ def test_where_shapes_fit_both_the_model_at_hand_decides_then_the_metadata() -> 
     assert adapter_of(both).architecture == "sd15"
     assert adapter_of(both, {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}).architecture == "sdxl"
     assert adapter_of(both, {"ss_base_model_version": "sd_v1"}, prefer="sdxl").architecture == "sdxl"
+
+
+@pytest.mark.parametrize("family", ["sdxl", "ssd_1b", "segmind_vega"])
+def test_a_part_that_relatives_share_is_for_the_model_at_hand_and_a_whole_lora_for_its_own(family: str) -> None:
+    """SSD-1B and Vega are SDXL with fewer layers: names and shapes of one layer tell nothing."""
+    layer = pair("lora_unet_input_blocks_7_1_transformer_blocks_0_attn2_to_k", 1280, 2048)
+    assert adapter_of(layer).architecture == "sdxl"
+    assert adapter_of(layer, prefer=family).architecture == family
+    attention = {
+        path.replace(".", "_"): module.shapes["weight"]
+        for path, module in ARCHITECTURES.get(family).components[0].modules.items()
+        if "attn" in path and len(module.shapes["weight"]) == 2
+    }
+    whole = {
+        key: tensor
+        for name, (out, into) in attention.items()
+        for key, tensor in pair(f"lora_unet_{name}", out, into, rank=1).items()
+    }
+    assert {adapter_of(whole, prefer=other).architecture for other in ("sdxl", "ssd_1b", "sd15")} == {family}
 
 
 def test_alpha_may_be_an_integer() -> None:
@@ -182,7 +202,7 @@ def test_a_missing_file_and_a_misspelt_architecture(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_adapter(tmp_path / "none.safetensors")
     save_file(pair(), tmp_path / "ink.safetensors")
-    with pytest.raises(UnknownNameError, match="did you mean 'sd(15|21)'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'sd(15|21)'"):
         load_adapter(tmp_path / "ink.safetensors", architecture="sd51")
 
 
