@@ -2,7 +2,8 @@
 
 ``r`` and ``lora_alpha`` are those that most modules have; modules with others are in ``rank_pattern`` and
 ``alpha_pattern``. PEFT takes the first pattern that is a module's name or the end of one, so the longest come first,
-and a module whose name ends like another's pattern has its own.
+and a module whose name ends like another's pattern has its own. For the same reason the names of CLIP's layers can
+leave out ``text_model.``, which the models of transformers 4 have and those of transformers 5 have not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def peft_config(file: str, title: str, modules: Mapping[str, Unit]) -> Json:
     """
     units = list(modules.values())
     loha = _one(file, title, units, "hada_w1_a")
+    modules = {path.removeprefix("text_model."): unit for path, unit in modules.items()}
     ranks = {path: unit.rank or 1 for path, unit in modules.items()}
     alphas = {path: _number(unit.scale * ranks[path]) for path, unit in modules.items()}
     rank, rank_pattern = _patterns(ranks)
