@@ -34,8 +34,11 @@ _HINT = "Get the LoRA as safetensors, or convert it with the program that wrote 
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so may be a pickle of tensors."""
-    return start.startswith((ZIP, PICKLE))
+    """Whether a file that begins with these 16 bytes may be a pickle of tensors.
+
+    A safetensors file begins with a length in eight bytes, whose first may be any and whose last four are 0.
+    """
+    return start.startswith(ZIP) or (start.startswith(PICKLE) and start[4:8] != bytes(4))
 
 
 class TensorPickle(TensorSource):
