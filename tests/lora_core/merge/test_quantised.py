@@ -19,6 +19,7 @@ from lora_core.errors import ConfigError
 from lora_core.merge import merge_to_checkpoint, open_checkpoint
 from lora_core.patching import apply_patch, bind, rounded
 from lora_core.quantised import METADATA_KEY, SCHEMES, dequantised, requantised
+from lora_core.quantised.swizzle import padded
 from lora_core.types import DENOISER, Target
 from quantised_weights import NAMES, quantised, replace_weight, said
 from small_models import adapter, lora_tensors, stack_of
@@ -192,6 +193,48 @@ def test_padding_is_told_from_the_weight(tmp_path: Path) -> None:
     assert checkpoint.architecture is anima
     assert checkpoint.quantised.layers[first].shape == (2048, 68)
     assert checkpoint.load(first).shape == (2048, 40)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("flux", "nvfp4"), ("z_image", "mxfp8"), ("qwen_image", "convrot_w4a4"), ("flux2", "nvfp4")]
+)
+def test_real_families_are_recognised_by_what_their_packed_weights_hold(tmp_path: Path, family: str, name: str) -> None:
+    """Every matrix of the denoiser whose rows are whole blocks is packed; a LoRA is bound to it as to a plain one."""
+    architecture, scheme = ARCHITECTURES.get(family), SCHEMES.get(name)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, module in architecture.walk():
+        for parameter, shape in module.shapes.items():
+            place = architecture.place(Target(key, parameter))
+            if place is not None and place.slice is None and key.component == DENOISER:
+                shapes[place.key] = shape
+    stored, kinds = dict(shapes), dict.fromkeys(shapes, "BF16")
+    matrices = {key: shape for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
+    packed = [key for key, shape in matrices.items() if shape[1] % 256 == 0]
+    layers: dict[str, object] = {}
+    for key in packed:
+        (kinds[key],) = scheme.dtypes
+        stored[key] = scheme.stored(shapes[key])
+        layer = key.removesuffix(".weight")
+        layers[layer] = {"format": name}
+        stored[f"{layer}.weight_scale"], kinds[f"{layer}.weight_scale"] = scales(name, shapes[key])
+        if name == "nvfp4":
+            stored[f"{layer}.weight_scale_2"], kinds[f"{layer}.weight_scale_2"] = (), "F32"
+    said = json.dumps({"layers": layers})
+    checkpoint = open_checkpoint(sparse_file(tmp_path / "base.safetensors", stored, kinds, {METADATA_KEY: said}))
+
+    assert checkpoint.architecture is architecture
+    assert len(packed) > 100
+    assert set(checkpoint.quantised.layers) == set(packed)
+    for target, place in checkpoint.places.items():
+        assert checkpoint.shape_of(target) == shapes[place.key]
+
+
+def scales(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the scales of a matrix of this shape."""
+    if name == "convrot_w4a4":
+        return shape[:1], "F32"
+    group = {"nvfp4": 16, "mxfp8": 32}[name]
+    return padded(shape[0], shape[1] // group), {"nvfp4": "F8_E4M3", "mxfp8": "F8_E8M0"}[name]
 
 
 @pytest.mark.parametrize(
