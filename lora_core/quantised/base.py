@@ -85,7 +85,7 @@ def dequantised(layer: Layer, scheme: Scheme, parts: Parts) -> torch.Tensor:
     """
     weight = scheme.dequantise(parts, layer.options)
     weight = weight[tuple(slice(0, size) for size in layer.shape)]
-    return weight * parts["smooth"].float() if "smooth" in parts else weight
+    return weight * parts["smooth"].float().reshape(-1) if "smooth" in parts else weight
 
 
 def requantised(layer: Layer, scheme: Scheme, weight: torch.Tensor, parts: Parts) -> dict[str, torch.Tensor]:
@@ -97,7 +97,7 @@ def requantised(layer: Layer, scheme: Scheme, weight: torch.Tensor, parts: Parts
         parts: as they were.
     """
     if "smooth" in parts:
-        smooth = parts["smooth"].float()
+        smooth = parts["smooth"].float().reshape(-1)
         weight = torch.where(smooth == 0, torch.zeros_like(weight), weight / smooth)
     room = scheme.plain(tuple(parts["weight"].shape))
     margins = [edge for have, want in zip(weight.shape[::-1], room[::-1], strict=True) for edge in (0, want - have)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Protocol
 
 import torch
@@ -143,7 +144,12 @@ def _fault(scheme: Scheme, weight: Stored, shapes: Mapping[str, Shape], options:
         return f"its weight is {weight.dtype}"
     if not weight.shape or 0 in weight.shape:
         return "its weight is empty"
-    return scheme.fault(weight.shape, shapes, options)
+    if fault := scheme.fault(weight.shape, shapes, options):
+        return fault
+    smooth = shapes.get("smooth", ())
+    if smooth and scheme.stored((*scheme.plain(weight.shape)[:-1], prod(smooth))) != weight.shape:
+        return f"a factor on its input of shape {list(smooth)}"
+    return ""
 
 
 def _said_in_metadata(metadata: Mapping[str, str], label: str) -> Mapping[str, Options]:

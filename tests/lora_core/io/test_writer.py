@@ -198,6 +198,27 @@ def test_a_tensor_that_is_not_the_one_announced_is_refused(tmp_path: Path, wrong
     assert left_in(tmp_path) == []
 
 
+def test_a_tensor_may_follow_from_one_behind_it(tmp_path: Path) -> None:
+    """A scale, which as the wider number lies ahead, is known when the weight is: it is computed last."""
+    known: dict[str, torch.Tensor] = {}
+
+    def weight() -> torch.Tensor:
+        known["scale"] = torch.tensor(0.5)
+        return torch.ones(3).to(torch.float8_e4m3fn)
+
+    entries = [
+        Entry("scale", "F32", (), lambda: known["scale"], last=True),
+        Entry("weight", "F8_E4M3", (3,), weight),
+        Entry("more", "U8", (2,), lambda: torch.tensor([1, 2], dtype=torch.uint8)),
+    ]
+    stream_safetensors(tmp_path / "new.safetensors", entries)
+    written = load_file(tmp_path / "new.safetensors")
+
+    assert float(written["scale"]) == 0.5
+    assert written["weight"].float().tolist() == [1, 1, 1]
+    assert written["more"].tolist() == [1, 2]
+
+
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two tensors named 'w'"):
         stream_safetensors(tmp_path / "out.safetensors", [computed("w", torch.ones(1))] * 2)

@@ -13,7 +13,7 @@ from lora_core.errors import CorruptFileError
 from lora_core.io import TensorDict
 from lora_core.io.dtypes import TORCH_DTYPES
 from lora_core.quantised import METADATA_KEY, Quantised, find_quantised
-from quantised_weights import quantised, replace_weight, said
+from quantised_weights import NAMES, quantised, replace_weight, said
 from small_models import random
 
 
@@ -124,6 +124,11 @@ def test_plain_weights_are_not_quantised() -> None:
             "float8_e4m3fn (its weight is F32)",
         ),
         ({"weight": torch.zeros(8, 8, dtype=torch.int8), "comfy_quant": said("svdquant_w4a4")}, "svdquant_w4a4"),
+        (
+            {NAMES[role]: part for role, part in quantised("nvfp4", torch.ones(16, 32)).items()}
+            | {"pre_quant_scale": torch.ones(5)},
+            "nvfp4 (a factor on its input of shape [5])",
+        ),
     ],
 )
 def test_what_nothing_here_computes_with_has_a_name(tensors: dict[str, torch.Tensor], format: str) -> None:
