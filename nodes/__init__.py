@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ._files import add_demo_loras
 from .apply_stack import LoomApplyStack
+from .convert_lora import LoomConvertLora
 from .demo_model import LoomDemoModel
 from .inspect_lora import LoomInspectLora
 from .lora_loader import LoomLoraLoader
@@ -19,6 +20,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     LoomApplyStack,
     LoomPromptLoras,
     LoomMergeToCheckpoint,
+    LoomConvertLora,
     LoomInspectLora,
     LoomDemoModel,
 )

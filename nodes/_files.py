@@ -142,7 +142,7 @@ def fingerprint_vae(name: str) -> str:
     return _state(vae_path(name))
 
 
-class NewCheckpoint(NamedTuple):
+class NewFile(NamedTuple):
     """Where to write, and the name under which the host's loaders will find it."""
 
     path: Path
@@ -150,23 +150,27 @@ class NewCheckpoint(NamedTuple):
 
 
 @contextmanager
-def new_checkpoint(filename: str) -> Iterator[NewCheckpoint]:
-    """A new file in the first checkpoints folder, counted up as the host's own save nodes do: ``name_00001_``.
+def new_file(kind: str, filename: str, suffix: str = ".safetensors") -> Iterator[NewFile]:
+    """A new file in the first folder of a kind, counted up as the host's own save nodes do: ``name_00001_``.
 
     The host makes the subfolder; when nothing gets written into it, because the block fails or is cancelled, it is
     removed again.
 
+    Args:
+        kind: of the host's folders, ``"checkpoints"`` or ``"loras"``.
+        suffix: "" for what is a folder itself.
+
     Raises:
         ConfigError: the name leaves the folder, or is none.
     """
-    check_filename(filename)
-    folder = folder_paths.get_folder_paths("checkpoints")[0]
+    check_filename(filename, kind)
+    folder = folder_paths.get_folder_paths(kind)[0]
     stem = filename.replace("\\", "/").removesuffix(".safetensors")
     there = {parent for parent in (Path(folder) / stem).parents if parent.exists()} | {Path(folder)}
     where, name, counter, subfolder, _ = folder_paths.get_save_image_path(stem, folder)
-    file = f"{name}_{counter:05}_.safetensors"
+    file = f"{name}_{counter:05}_{suffix}"
     try:
-        yield NewCheckpoint(Path(where) / file, os.path.join(subfolder, file))
+        yield NewFile(Path(where) / file, os.path.join(subfolder, file))
     except BaseException:  # the host's cancel is one
         _remove_empty(Path(where), there)
         raise
@@ -180,14 +184,14 @@ def _remove_empty(folder: Path, keep: set[Path]) -> None:
             folder = folder.parent
 
 
-def check_filename(filename: str) -> None:
-    """``ConfigError`` for a name that is empty, absolute, or leaves the folder."""
+def check_filename(filename: str, kind: str) -> None:
+    """``ConfigError`` for a name that is empty, absolute, or leaves the folder of its kind."""
     faults: list[str] = []
     path = PurePosixPath(filename.replace("\\", "/"))
     if not filename.strip() or not path.name.removesuffix(".safetensors").strip(". "):
         faults.append("it is empty, expected a name such as 'merged' or 'mine/merged'")
     if path.is_absolute() or PureWindowsPath(filename).drive or ".." in path.parts:
-        faults.append(f"{filename!r} leaves the checkpoints folder, expected a name inside it")
+        faults.append(f"{filename!r} leaves the {kind} folder, expected a name inside it")
     if any(ord(char) < 32 for char in filename):
         faults.append("it holds a control character")
     if faults:

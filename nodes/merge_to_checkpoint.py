@@ -78,7 +78,7 @@ class LoomMergeToCheckpoint(io.ComfyNode):
     def validate_inputs(cls, filename: str | None = None) -> bool | str:
         try:
             if filename is not None:
-                _files.check_filename(filename)
+                _files.check_filename(filename, "checkpoints")
         except LoomError as error:
             return error.message
         return True
@@ -102,7 +102,7 @@ class LoomMergeToCheckpoint(io.ComfyNode):
         checkpoint = open_checkpoint(_files.checkpoint_path(ckpt_name))
         stack = read_stack(parse_stack(lora_stack), checkpoint.architecture)
         bar = ProgressBar(100)
-        with _files.new_checkpoint(filename) as new:
+        with _files.new_file("checkpoints", filename) as new:
             done = merge_to_checkpoint(
                 checkpoint,
                 stack,

@@ -10,7 +10,7 @@ import typer
 
 from ..architectures import ARCHITECTURES
 from ..convert import DTYPES as CONVERT_DTYPES
-from ..convert import WRITERS
+from ..convert import FOLDERS, WRITERS
 from ..errors import UnknownNameError
 from ..merge import DTYPES
 from . import DONE, INTERRUPTED, USAGE, converting, inspecting, merging
@@ -154,9 +154,9 @@ def convert_command(
     json: Json = False,
 ) -> int:
     """Write a LoRA in another format; it changes every model as it did."""
-    wanted = ".safetensors" if format != "peft" else ""
-    if (out.suffix == ".safetensors") != bool(wanted):
-        expected = "end in .safetensors" if wanted else "be a folder's, without .safetensors"
+    folder = format in FOLDERS
+    if (out.suffix == ".safetensors") == folder:
+        expected = "be a folder's, without .safetensors" if folder else "end in .safetensors"
         raise typer.BadParameter(f"the name must {expected}, got {out.name!r}", param_hint="'--output'")
     return converting.run(
         file, out, format=format, dtype=dtype, architecture=architecture, overwrite=overwrite, json=json

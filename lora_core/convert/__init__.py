@@ -7,7 +7,7 @@ Adapter ── units      roles, scale and place of each module, apart from how 
         = Conversion  which is written, or handed on as tensors
 """
 
-from .conversion import DTYPES, WRITERS, Change, Conversion, convert
+from .conversion import DTYPES, FOLDERS, WRITERS, Change, Conversion, convert
 from .writing import ConvertReport, convert_lora
 
-__all__ = ["DTYPES", "WRITERS", "Change", "Conversion", "ConvertReport", "convert", "convert_lora"]
+__all__ = ["DTYPES", "FOLDERS", "WRITERS", "Change", "Conversion", "ConvertReport", "convert", "convert_lora"]

@@ -20,6 +20,8 @@ from .units import Stored, Unit, units_of
 
 # The formats that can be written, kohya's first: what most programs read.
 WRITERS: tuple[str, ...] = tuple(row.name for row in FORMATS if row.writing is not None)
+# Of these, the formats whose files are folders.
+FOLDERS = frozenset(row.name for row in FORMATS if row.writing is not None and row.writing.scale == "config")
 DTYPES = ("same", *CASTS)
 
 

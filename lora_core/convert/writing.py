@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from ..io.atomic import atomic_file
 from ..io.opening import CONFIG, FOLDER_FILES
 from ..mapping import load_adapter
 from ..stack import Adapter
-from .conversion import Change, Content, Conversion, convert
+from .conversion import FOLDERS, Change, Content, Conversion, convert
 from .describing import new_metadata
 from .units import Stored, source_of
 
@@ -104,8 +107,12 @@ def convert_lora(
         for file in files:
             if file.exists():
                 raise OutputExistsError(file.name)
-    for content, file in zip(made.contents, files, strict=True):
-        _write(adapter, made, content, file, overwrite, progress)
+    if format in FOLDERS:
+        with _new_folder(Path(out)) as folder:
+            for content, file in zip(made.contents, files, strict=True):
+                _write(adapter, made, content, folder / file.relative_to(out), overwrite, progress)
+    else:
+        _write(adapter, made, made.contents[0], files[0], overwrite, progress)
     return ConvertReport(
         files=tuple(files),
         source=adapter.file,
@@ -120,13 +127,12 @@ def convert_lora(
 
 def _places(adapter: Adapter, made: Conversion, out: Path) -> list[Path]:
     """The file of each content."""
-    suffix = out.suffix == ".safetensors"
-    if made.contents[0].config is None:
-        if not suffix:
-            raise ConfigError(out.name, ["the name of a file of this format ends in .safetensors"])
+    folder = made.scheme.name in FOLDERS
+    if (out.suffix == ".safetensors") == folder:
+        fault = "is a folder: give a name without" if folder else "is a file: give a name that ends in"
+        raise ConfigError(out.name, [f"the format {made.scheme.name} {fault} .safetensors"])
+    if not folder:
         return [out]
-    if suffix:
-        raise ConfigError(out.name, ["this format is a folder: give a name without .safetensors"])
     if len(made.contents) == 1:
         return [out / FOLDER_FILES[0]]
     folders = {part.name: part.diffusers_prefix for part in ARCHITECTURES.get(adapter.architecture).components}
@@ -138,15 +144,30 @@ def _write(
 ) -> None:
     describe = new_metadata(source_of(adapter), made.scheme.name, made.dtype, content.metadata)
     entries = [_entry(key, stored) for key, stored in content.tensors.items()]
-    if content.config is None:
-        stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content.config, indent=2).encode()
-    # The configuration last: a folder without one is read at scale 1, which no reader takes for the whole truth.
+    if content.config is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
-    with atomic_file(file.with_name(f"{CONFIG}.json"), size=len(text), overwrite=overwrite) as target:
-        target.write(text)
+    if content.config is not None:
+        text = json.dumps(content.config, indent=2).encode()
+        with atomic_file(file.with_name(f"{CONFIG}.json"), size=len(text), overwrite=overwrite) as target:
+            target.write(text)
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Generator[Path, None, None]:
+    """A folder that is not there yet becomes ``out`` when the block ends without an exception; one that is there gets
+    its files one by one."""
+    if out.exists():
+        yield out
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _entry(key: str, stored: Stored) -> Entry:

@@ -36,6 +36,7 @@ NAMES: dict[str, tuple[str, str, str]] = {
         "ckpt_name lora_stack filename dtype [text_encoders] [vae_name] [strict]",
         "ckpt_name report",
     ),
+    "LoomConvertLora": ("Convert LoRA", "lora_name format dtype filename", "lora_name report"),
     "LoomInspectLora": ("Inspect LoRA", "lora_name", "report table trigger_words"),
     "LoomDemoModel": ("Demo Model", "[checkpoint]", "MODEL CLIP VAE"),
 }
@@ -59,7 +60,8 @@ def test_nodes_have_the_names_that_users_know(ours: dict[str, Any]) -> None:
 
     assert {name: names(node) for name, node in ours.items()} == NAMES
     assert {node["category"] for node in ours.values()} == {"LoRA Loom"}
-    assert {name for name, node in ours.items() if node["output_node"]} == {"LoomMergeToCheckpoint", "LoomInspectLora"}
+    writing = {"LoomMergeToCheckpoint", "LoomConvertLora"}
+    assert {name for name, node in ours.items() if node["output_node"]} == writing | {"LoomInspectLora"}
 
 
 def test_advanced_inputs_are_marked(ours: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def test_the_fingerprint_changes_with_the_file_and_with_what_stands_beside_it(fi
 
 def stopped(files: ModuleType, filename: str, error: type[BaseException], beside: str = "") -> None:
     """A merge that fails, while another program writes a file beside it."""
-    with files.new_checkpoint(filename) as new:
+    with files.new_file("checkpoints", filename) as new:
         assert new.path.parent.is_dir()
         if beside:
             new.path.with_name(beside).touch()
@@ -89,7 +89,7 @@ def test_what_else_came_into_the_folder_stays(files: ModuleType, folders: Any) -
 
 
 def test_a_new_checkpoint_has_the_name_that_loaders_know(files: ModuleType, folders: Any) -> None:
-    with files.new_checkpoint("loom\\merged.safetensors") as new:
+    with files.new_file("checkpoints", "loom\\merged.safetensors") as new:
         new.path.touch()
 
     assert folders.get_filename_list("checkpoints") == [new.name] == ["loom/merged_00001_.safetensors"]
