@@ -64,9 +64,14 @@ def joined(shape: Shape, dtype: str, parts: list[tuple[Piece, Shared]]) -> torch
     kind = TORCH_DTYPES[dtype]
     if len(parts) == 1 and parts[0][0].rows is None:
         piece, shared = parts[0]
-        return rounded(shared.take(piece).reshape(shape), kind)
+        return _as(shared.take(piece).reshape(shape), kind)
     tensor = torch.empty(shape, dtype=kind)
     for piece, shared in parts:
         into = tensor if piece.rows is None else tensor.narrow(*piece.rows)
-        into.copy_(rounded(shared.take(piece).reshape(into.shape), kind))
+        into.copy_(_as(shared.take(piece).reshape(into.shape), kind))
     return tensor
+
+
+def _as(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rounded, where that is not done yet."""
+    return values if values.dtype == dtype else rounded(values, dtype)
