@@ -72,6 +72,7 @@ def test_progress_and_an_empty_folder(folder: Path, tmp_path: Path) -> None:
     assert steps == [(done, 5) for done in range(6)]
     (tmp_path / "empty").mkdir()
     assert index_folder(tmp_path / "empty") == []
+    assert gc.isenabled()
     assert list(lora_files(tmp_path / "none")) == []
 
 
