@@ -39,7 +39,8 @@ def open_folder(path: Path, families: Iterable[Architecture] = ARCHITECTURES) ->
     refs = {name: _tensors(files) for name, files in parts.items()}
     if not parts and _weights(path):
         parts = {path.name: _component(path.parent, path.name)}
-        refs = _alone(_tensors(parts[path.name]), families)
+        found = _tensors(parts[path.name])
+        refs = {_alone(found, families) or path.name: found}
     best = max(families, key=lambda row: _score(refs, row))
     if not _score(refs, best):
         example = next((f"{name}/{key}" for name, found in refs.items() for key in found), "")
@@ -105,15 +106,15 @@ def _tensors(files: Iterable[TensorFile]) -> Mapping[str, TensorRef]:
     return {key: ref for file in files for key, ref in file.items()}
 
 
-def _alone(found: Mapping[str, TensorRef], families: Iterable[Architecture]) -> dict[str, Mapping[str, TensorRef]]:
-    """The tensors under the name of the component that they are."""
+def _alone(found: Mapping[str, TensorRef], families: Iterable[Architecture]) -> str:
+    """The folder that a component would have in a pipeline, "" where it is of no family."""
     fits = {
         (component.diffusers_prefix, row.name): fitting(component, found, component.diffusers)
         for row in families
         for component in row.components
         if _fits(found, component)
     }
-    return {max(fits, key=lambda one: fits[one])[0]: found} if fits else {}
+    return max(fits, key=lambda one: fits[one])[0] if fits else ""
 
 
 def _positions(component: Component, rest: dict[str, TensorRef]) -> dict[str, list[Piece]]:
