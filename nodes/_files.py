@@ -10,9 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import folder_paths
-import torch
 
-from ..lora_core import Adapter
 from ..lora_core.errors import ConfigError, CorruptFileError, LoomError, UnknownNameError
 from ..lora_core.io import file_hashes, open_tensors, state_of
 from ..lora_core.metadata import read_metadata
@@ -80,15 +78,6 @@ def fingerprint(names: Sequence[Named]) -> str:
     paths = [lora_path(name, autov3) for name, autov3 in names]
     beside = [place for path in paths for place in sidecar_files(path)]
     return "|".join([*(state_of(path) for path in paths), *(_state(str(path)) for path in beside)])
-
-
-def read_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The host's LORA_MODEL: all tensors of an adapter's file under its own keys, also those that are not used.
-
-    They are views of the file until someone copies.
-    """
-    source = adapter.deltas[0][1].tensors[0].source
-    return {key: ref.load() for key, ref in source.items()}
 
 
 def demo_checkpoints() -> list[str]:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..lora_core.rows import StackItem
 from . import _files, _inputs
 from ._apply import apply_items
+from ._lora_model import lora_model
 
 
 class LoomLoraLoader(io.ComfyNode):
@@ -30,7 +31,9 @@ class LoomLoraLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output("MODEL"),
                 io.Clip.Output("CLIP"),
-                _inputs.LoraModel.Output("LORA_MODEL", tooltip="The tensors of the file, for nodes that take them."),
+                _inputs.LoraModel.Output(
+                    "LORA_MODEL", tooltip="The tensors of the file, for the host's nodes that take them."
+                ),
                 _inputs.trigger_words_output(),
                 _inputs.report_output(),
             ],
@@ -57,5 +60,5 @@ class LoomLoraLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         item = StackItem(lora_name, strength_model, strength_clip, blocks)
         done = apply_items(model, clip, [item], strict)
-        tensors = _files.read_tensors(done.adapters[0])
+        tensors = lora_model(done.adapters[0], model)
         return io.NodeOutput(done.model, done.clip, tensors, done.trigger_words, done.report)
