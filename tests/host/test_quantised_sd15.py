@@ -77,10 +77,15 @@ def merge(dtype: str) -> graphs.Graph:
 def test_live_and_merged_draw_alike(comfy: ComfyHost, base: graphs.Graph) -> None:
     """fp8 rounds live and merged weights each in its way; the LoRA's effect is larger than that. fp16 is unpacked."""
     plain = draw(comfy, base, graphs.picture())
-    live = draw(comfy, base, graphs.stacked(ROWS))
+    result = comfy.queue(base | graphs.stacked(ROWS) | graphs.shown(["lora", 4]), timeout=PATIENCE)
+    live = comfy.images(result, "picture")[0].astype(np.int64)
     same = draw(comfy, merge("same"), graphs.checkpoint(["merge", 0]), graphs.picture())
     unpacked = draw(comfy, merge("fp16"), graphs.checkpoint(["merge", 0]), graphs.picture())
 
+    (report,) = json.loads(result.outputs["shown"]["text"][0])
+    assert set(report["quantised"]) == {"float8_e4m3fn"}
+    assert len(report["rounding"]["layers"]) == report["quantised"]["float8_e4m3fn"] > 100
+    assert report["rounding"]["of_weight"]["mean"] == 0.037
     effect = np.abs(live - plain).mean()
     assert effect > 10  # of 255
     # Live weights are rounded at random, merged ones to nearest, and unpacked ones not to fp8 at all.
