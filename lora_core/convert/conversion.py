@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import UnknownNameError
+from ..errors import ConversionError, UnknownNameError
 from ..formats import FORMATS, Format, Writing
 from ..formats.diffusers import METADATA_KEY
 from ..io.dtypes import NAMES
 from ..merge.dtypes import CASTS
 from ..stack import Adapter
+from ..types import COMPONENTS
 from .configs import Json, peft_config
 from .gathering import gather
 from .places import Assembly, place
@@ -94,10 +95,12 @@ def convert(adapter: Adapter, format: str, dtype: str = "same") -> Conversion:
     file, title = adapter.file, scheme.title
     speller = Speller(file, title, writing)
     made = place(file, adapter.architecture, units_of(adapter), writing, title)
-    spelt = [(one, speller.spell(gather(file, title, one))) for one in made]
+    spelt = [
+        (one, speller.spell(unit)) for assembly in made for one, unit in _gathered(adapter, title, writing, assembly)
+    ]
     embeddings, left_out = _embeddings(adapter, writing, title)
     contents = _contents(file, scheme, writing, spelt, embeddings, dtype)
-    changes = tuple(_change(one, writing) for one in made)
+    changes = tuple(_change(one) for one, _ in spelt)
     report = adapter.report
     unused = {
         **report.unmatched,
@@ -114,6 +117,29 @@ def _writer(format: str) -> tuple[Format, Writing]:
     return scheme, scheme.writing
 
 
+def _gathered(adapter: Adapter, title: str, writing: Writing, made: Assembly) -> list[tuple[Assembly, Unit]]:
+    """The unit of a module; of one that cannot be joined its parts, where the format has other names for them."""
+    try:
+        return [(made, gather(adapter.file, title, made))]
+    except ConversionError:
+        apart = _apart(adapter, title, writing, made)
+        if not apart:
+            raise
+        return [(one, one.units[0]) for one in apart]
+
+
+def _apart(adapter: Adapter, title: str, writing: Writing, made: Assembly) -> list[Assembly]:
+    units = made.units
+    whole = all(sum(one.length for one in made.segments if one.unit is unit) == unit.rows for unit in units)
+    if writing.apart is None or not whole:
+        return []
+    try:
+        apart = place(adapter.file, adapter.architecture, units, writing.apart, title)
+    except ConversionError:
+        return []
+    return apart if all(one.same for one in apart) else []
+
+
 def _contents(
     file: str,
     scheme: Format,
@@ -124,17 +150,16 @@ def _contents(
 ) -> tuple[Content, ...]:
     wanted = None if dtype == "same" else NAMES[CASTS[dtype]]
     by_component: dict[str, list[tuple[Assembly, Unit]]] = {}
-    for one, unit in spelt:
+    for one, unit in sorted(spelt, key=lambda pair: COMPONENTS.index(pair[0].component.name)):
         by_component.setdefault(one.component.name, []).append((one, unit))
     tensors: dict[str, dict[str, Stored]] = {}
     for name, modules in by_component.items():
         tensors[name] = {}
         for one, unit in modules:
-            start = writing.key(one.component, one.path)
             # diffusers takes a file's first key for a sign of its version, so the order is the table's: down first.
             for role in sorted(unit.roles, key=list(writing.suffixes).index):
                 stored = unit.roles[role]
-                key = f"{start}.{writing.suffix(role, unit.roles)}"
+                key = f"{one.name}.{writing.suffix(role, unit.roles)}"
                 tensors[name][key] = cast(stored, role, wanted or stored.dtype)
     configs = {
         name: peft_config(file, scheme.title, {one.path: unit for one, unit in modules})
@@ -177,8 +202,8 @@ def _embeddings(adapter: Adapter, writing: Writing, title: str) -> tuple[dict[st
     return kept, left_out
 
 
-def _change(made: Assembly, writing: Writing) -> Change:
-    name, sources = writing.key(made.component, made.path), tuple(unit.name for unit in made.units)
+def _change(made: Assembly) -> Change:
+    name, sources = made.name, tuple(unit.name for unit in made.units)
     if made.same:
         return Change(name, sources, "kept" if sources == (name,) else "renamed")
     return Change(name, sources, "joined" if len(sources) > 1 else "cut")

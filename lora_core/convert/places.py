@@ -31,12 +31,14 @@ class Assembly:
     """One module of the new file.
 
     Args:
+        writing: how it is spelt.
         component: of the model.
         path: in the target's names.
         parts: what the name means.
         segments: what its rows are made of; rows that nothing makes are not changed.
     """
 
+    writing: Writing
     component: Component
     path: str
     parts: tuple[Part, ...]
@@ -45,6 +47,11 @@ class Assembly:
     @property
     def rows(self) -> int:
         return sum(part.length for part in self.parts)
+
+    @property
+    def name(self) -> str:
+        """What stands in front of the suffixes."""
+        return self.writing.key(self.component, self.path)
 
     @property
     def units(self) -> list[Unit]:
@@ -73,8 +80,8 @@ def place(file: str, architecture: str, units: Sequence[Unit], writing: Writing,
         own = [unit for unit in units if unit.component == component.name]
         if own:
             table = _table(architecture, component, writing)
-            for assembly in _component(file, component, own, table, title):
-                made[component.name, assembly.path] = assembly
+            for path, segments in _component(file, own, table, title).items():
+                made[component.name, path] = Assembly(writing, component, path, table[path], segments)
     order = {id(unit): index for index, unit in enumerate(units)}
     return sorted(made.values(), key=lambda one: order[id(one.segments[0].unit)])
 
@@ -93,39 +100,33 @@ def _table(architecture: str, component: Component, writing: Writing) -> dict[st
 
 
 def _component(
-    file: str, component: Component, units: Iterable[Unit], table: Mapping[str, tuple[Part, ...]], title: str
-) -> list[Assembly]:
-    """The modules of one component, those that are the same first."""
+    file: str, units: Iterable[Unit], table: Mapping[str, tuple[Part, ...]], title: str
+) -> dict[str, list[Segment]]:
+    """path -> what its rows are made of; units that are a module of the target as they stand come first."""
     exact: dict[tuple[Part, ...], str] = {}
     touching: dict[str, list[str]] = {}
     for path, parts in table.items():
         exact.setdefault(parts, path)
         for part in parts:
             touching.setdefault(part.path, []).append(path)
-    made: dict[str, Assembly] = {}
+    made: dict[str, list[Segment]] = {}
     rest: list[Unit] = []
     for unit in units:
         path = exact.get(unit.parts)
         if path is None:
             rest.append(unit)
         else:
-            _assembly(made, component, path, table).segments.append(Segment(unit, 0, 0, unit.rows))
+            made.setdefault(path, []).append(Segment(unit, 0, 0, unit.rows))
     for unit in rest:
         missing = unit.rows
         for path in _candidates(unit, touching, table):
             found = list(_segments(unit, table[path]))
             missing -= sum(segment.length for segment in found)
             if found:
-                _assembly(made, component, path, table).segments += found
+                made.setdefault(path, []).extend(found)
         if missing:
             raise ConversionError(file, title, unit.kind, unit.name, "the format has no name for this module")
-    return list(made.values())
-
-
-def _assembly(
-    made: dict[str, Assembly], component: Component, path: str, table: Mapping[str, tuple[Part, ...]]
-) -> Assembly:
-    return made.setdefault(path, Assembly(component, path, table[path]))
+    return made
 
 
 def _candidates(unit: Unit, touching: Mapping[str, list[str]], table: Mapping[str, tuple[Part, ...]]) -> Iterable[str]:

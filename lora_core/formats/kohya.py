@@ -19,7 +19,8 @@ from .writing import LYCORIS, Writing, diffusers_modules, own_modules
 EMBEDDING = "bundle_emb."
 OFT = "oft_unet_"
 _STARTS = ("lora_", "lycoris_", OFT)
-_OF_DENOISERS = ("lora_unet", "lora_transformer", "lycoris", "oft_unet")
+_ONETRAINER = "lora_transformer"
+_OF_DENOISERS = ("lora_unet", _ONETRAINER, "lycoris", "oft_unet")
 
 
 def split(key: str) -> Found:
@@ -86,12 +87,20 @@ def _embedding_key(token: str, encoder: str) -> str:
     return f"{EMBEDDING}{token}.{'t5' if encoder == 't5xxl' else encoder}"
 
 
+def _apart(architecture: Architecture, component: Component) -> Mapping[str, Location]:
+    """q, k and v under diffusers' names, as OneTrainer writes them: LoKr and some DoRA cannot be joined."""
+    known = component.name == DENOISER and _ONETRAINER in component.kohya_prefixes
+    return diffusers_modules(architecture, component) if known else {}
+
+
+SUFFIXES = {**LYCORIS, "ia3_weight": "weight", "on_input": "on_input"}
 WRITING = Writing(
     prefix=lambda component: f"{component.kohya_prefixes[0]}_",
     modules=_written,
-    suffixes={**LYCORIS, "ia3_weight": "weight", "on_input": "on_input"},
+    suffixes=SUFFIXES,
     scale="alpha",
     path=_flat,
     embedding=_embedding_key,
+    apart=Writing(lambda component: f"{_ONETRAINER}_", _apart, SUFFIXES, scale="alpha", path=_flat),
 )
 FORMAT = Format("kohya", "kohya / LyCORIS", split, names, writing=WRITING)

@@ -41,6 +41,7 @@ class Writing:
         path: a path as it stands in the key.
         beside: role -> suffixes of its neighbours, where a module with it spells them in another way.
         embedding: (token, name of the encoder) -> key; None where the format has no embeddings.
+        apart: other names that readers know too, for modules that cannot be joined to one of ``modules``.
     """
 
     prefix: Callable[[Component], str]
@@ -50,6 +51,7 @@ class Writing:
     path: Callable[[str], str] = str
     beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     embedding: Callable[[str, str], str] | None = None
+    apart: Writing | None = None
 
     def key(self, component: Component, path: str) -> str:
         """``lora_unet_mid_block_attentions_0_proj_in``: what stands in front of the suffix."""

@@ -155,13 +155,27 @@ def test_dora_of_q_k_and_v_is_cut_and_joined_with_its_magnitudes() -> None:
     assert {delta.type for _, delta in between.deltas} == {"dora"}
 
 
-def test_dora_of_some_rows_cannot_be_joined() -> None:
-    tensors = split("qk") | {
-        f"{SPLIT}.to_{letter}.lora_magnitude_vector": random(7, WIDTH).abs() + 1 for letter in "qk"
-    }
+def half_dora() -> Tensors:
+    """Of v nothing is there: a joined matrix would need the norms of its rows, which only the model has."""
+    return split("qk") | {f"{SPLIT}.to_{letter}.lora_magnitude_vector": random(7, WIDTH).abs() + 1 for letter in "qk"}
 
+
+def test_what_cannot_be_joined_keeps_names_apart_that_readers_of_kohya_know() -> None:
+    before = adapter_of(half_dora())
+    made = convert(before, "kohya")
+    after = read_back(made)
+
+    flat = SPLIT.replace("transformer.", "lora_transformer_", 1).replace(".", "_")
+    assert [change.name for change in made.changes] == [f"{flat}_to_{letter}" for letter in "qk"]
+    assert [target for target, _ in after.deltas] == [target for target, _ in before.deltas]
+    weight = random(8, WIDTH, WIDTH)
+    for (_, one), (_, other) in zip(before.deltas, after.deltas, strict=True):
+        assert torch.equal(one.apply(weight, 1.0), other.apply(weight, 1.0))
+
+
+def test_dora_of_some_rows_cannot_be_joined() -> None:
     with pytest.raises(ConversionError, match=r"dora of .*to_q cannot be written .* magnitude for each of its rows"):
-        convert(adapter_of(tensors), "kohya")
+        convert(adapter_of(half_dora()), "comfy")
 
 
 def test_differences_and_loha_are_cut_by_rows() -> None:
