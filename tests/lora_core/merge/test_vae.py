@@ -8,11 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import inventories
 import small_models
+from lora_core.architectures import ARCHITECTURES
 from lora_core.cli import main
 from lora_core.errors import ConfigError, ShapeMismatchError
-from lora_core.merge import merge_to_checkpoint
+from lora_core.merge import merge_to_checkpoint, open_checkpoint, vae_names
+from lora_core.merge.vae import with_vae
 from small_models import adapter, lora_tensors, stack_of
+from sparse_files import sparse_file
 
 KEY = "first_stage_model.decoder.conv_in.weight"
 TEXT = "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
@@ -77,3 +81,33 @@ def test_both_from_the_command_line(base: Path, tmp_path: Path) -> None:
     merged = load_file(out)
     assert torch.equal(merged[KEY], wanted)
     assert torch.equal(merged[TEXT], load_file(base)[TEXT])
+
+
+def test_families_keep_their_vae_under_one_of_two_prefixes() -> None:
+    assert {row.name for row in ARCHITECTURES} >= vae_names.STABILITY
+    assert vae_names.prefix_of(ARCHITECTURES.get("sdxl_inpaint")) == "first_stage_model."
+    assert vae_names.prefix_of(ARCHITECTURES.get("sd35_large")) == "first_stage_model."
+    assert vae_names.prefix_of(ARCHITECTURES.get("flux")) == "vae."
+
+
+@pytest.mark.parametrize("prefix", ["", "first_stage_model.", "vae."])
+def test_a_vae_in_a_checkpoint_of_a_later_family(prefix: str, keys: Path, tmp_path: Path) -> None:
+    """FLUX.1's checkpoints say ``vae.``: the new one goes there, and there is no second one."""
+    own = inventories.read(keys / "base" / "flux-dev__comfy-allinone.json")["tensors"]
+    checkpoint = open_checkpoint(sparse_file(tmp_path / "flux.safetensors", own))
+    vae = {prefix + key.removeprefix("vae."): shape for key, shape in own.items() if key.startswith("vae.")}
+    changed = with_vae(checkpoint, sparse_file(tmp_path / "vae.safetensors", vae))
+
+    assert changed.tensors.keys() == checkpoint.tensors.keys()
+    sources = {key: stored.pieces[0].ref.source.label for key, stored in changed.tensors.items()}
+    assert {label for key, label in sources.items() if key.startswith("vae.")} == {"vae.safetensors"}
+    assert {label for key, label in sources.items() if not key.startswith("vae.")} == {"flux.safetensors"}
+
+
+def test_a_vae_that_is_named_otherwise_takes_the_place_of_its_like(base: Path, tmp_path: Path) -> None:
+    """Wan's VAE has no ``decoder.conv_in``; a file with the names of the one that is there will do."""
+    tensors = {key: tensor for key, tensor in load_file(base).items() if not key.startswith("first_stage_model.")}
+    save_file(tensors | {"vae.decoder.conv1.weight": torch.zeros(4, 4)}, tmp_path / "wan.safetensors")
+    save_file({"decoder.conv1.weight": torch.ones(4, 4)}, tmp_path / "vae.safetensors")
+    changed = with_vae(open_checkpoint(tmp_path / "wan.safetensors"), tmp_path / "vae.safetensors")
+    assert torch.equal(changed.load("vae.decoder.conv1.weight"), torch.ones(4, 4))
