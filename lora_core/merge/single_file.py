@@ -252,7 +252,8 @@ def _incomplete(file: TensorFile, quantised: Quantised, families: Iterable[Archi
     best = (0, 0, "")
     for row in families:
         for component in row.components:
-            score = max(_located(file, quantised, component, layout)[0] for layout in _LAYOUTS)
+            scores = [_located(file, quantised, component, layout)[0] for layout in _LAYOUTS]
+            score = max([*scores, *(score for score, _ in _renamed(file, component))])
             size = sum(len(module.shapes) for module in component.modules.values())
             best = max(best, (score, -size, f"{component.name} of {row.title}"))
     score, size, name = best

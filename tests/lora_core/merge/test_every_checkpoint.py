@@ -13,7 +13,7 @@ import pytest
 
 import inventories
 from lora_core.architectures import ARCHITECTURES, hunyuan_video
-from lora_core.errors import ConfigError, UnknownCheckpointError
+from lora_core.errors import ConfigError, CorruptFileError, UnknownCheckpointError
 from lora_core.merge import Checkpoint, open_checkpoint
 from lora_core.types import DENOISER, TEXT_ENCODER, TEXT_ENCODER_2, TEXT_ENCODER_3
 from sparse_files import sparse_file
@@ -221,3 +221,19 @@ def test_quantised_weights_under_other_names_are_refused(keys: Path, tmp_path: P
     }
     with pytest.raises(ConfigError, match=r"layers\.0\.attention\.to_q\.weight is quantised, under a name .* Z-Image"):
         open_checkpoint(file_of(content, tmp_path / "model.safetensors"))
+
+
+def test_a_part_that_is_missing_under_other_names_is_named(keys: Path, tmp_path: Path) -> None:
+    tensors = dict(inventory(keys, "sd3-medium__diffusers_transformer")["tensors"])
+    del tensors["transformer_blocks.3.attn.to_k.weight"]
+    missing = r"model\.safetensors: parts of .*joint_blocks\.3\.x_block\.attn\.qkv\.weight are missing: 2 are there"
+    with pytest.raises(CorruptFileError, match=missing):
+        open_checkpoint(sparse_file(tmp_path / "model.safetensors", tensors))
+
+
+def test_one_of_several_files_is_no_checkpoint(keys: Path, tmp_path: Path) -> None:
+    """The first third of a transformer that diffusers saved in parts."""
+    tensors = inventory(keys, "z-image__diffusers_transformer")["tensors"]
+    part = {key: tensors[key] for key in sorted(tensors)[: len(tensors) // 3]}
+    with pytest.raises(UnknownCheckpointError, match=r"It holds \d+ of the 453 parameters of the denoiser of Z-Image"):
+        open_checkpoint(sparse_file(tmp_path / "model-00001-of-00003.safetensors", part))
