@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ Tensors = dict[str, torch.Tensor]
 
 RANK, STRENGTH = 4, 0.75
 # Weights are below 0.5, where float32 is exact to 3e-8; the sum of four products adds a few of these.
-EXACT = {"rtol": 0.0, "atol": 5e-7}
+EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 5e-7}
 PREFIX = "model.diffusion_model."
 
 
