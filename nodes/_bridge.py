@@ -12,6 +12,8 @@ from collections.abc import Container, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.lora
+import comfy.lora_convert
 import torch
 from comfy.weight_adapter import WeightAdapterBase
 
@@ -142,6 +144,12 @@ def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:
         clip = clip.clone()
         _add(clip.patcher, for_clip, _for_component(stack, model=0.0))
     return model, clip, binding
+
+
+def count_read(model: Any, tensors: Mapping[str, torch.Tensor]) -> int:
+    """How many patches the host itself makes of the tensors of a LoRA for this MODEL."""
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    return len(comfy.lora.load_lora(comfy.lora_convert.convert_lora(dict(tensors)), names, log_missing=False))
 
 
 def _add(patcher: Any, adapters: Mapping[str, LoomAdapter], stack: Stack) -> None:

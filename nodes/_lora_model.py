@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.lora
-import comfy.lora_convert
 import torch
 
 from ..lora_core import Adapter
 from ..lora_core.convert import convert
 from ..lora_core.errors import ConversionError
 from ..lora_core.types import DENOISER
+from ._bridge import count_read
 
 # What the host reads for any model.
 READ = ("kohya", "comfy")
@@ -52,6 +51,4 @@ def _is_read(adapter: Adapter, tensors: dict[str, torch.Tensor], model: Any) -> 
     if model is None:
         return adapter.report.format in READ
     expected = {module.name for module in adapter.report.modules if module.target.module.component == DENOISER}
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(dict(tensors)), names, log_missing=False)
-    return len(found) >= len(expected)
+    return count_read(model, tensors) >= len(expected)
