@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from ..architectures import Architecture, Component, Location
 from ..io import TensorSource
+from ..types import TEXT_ENCODER_2, TEXT_ENCODER_3
 from ..untrusted import json_object
-from .base import Format, Found, Located, Names, Scale, no_scale
+from .base import Format, Found, Located, Names, Reading, Scale, no_scale
 from .dotted import every_path, table
 from .peft_scale import check_patterns, config_scale
 from .suffixes import split_suffix
@@ -38,6 +39,20 @@ def names(architecture: Architecture) -> Names:
         return f"{component.diffusers_prefix}.{WRAPPER}", WRAPPER
 
     return table(architecture, prefixes, every_path)
+
+
+def reading(first: str) -> Reading:
+    """The same where the bare wrapper is around this component: a pipeline's text encoders have one set of names, and
+    each folder of PEFT's is of one of them. The shapes tell which."""
+
+    def names_first(architecture: Architecture) -> Names:
+        component = architecture.component(first)
+        if component is None:
+            return {}
+        own = {f"{WRAPPER}{path}": Located.of(first, place) for path, place in component.paths.items()}
+        return {**names(architecture), **own}
+
+    return names_first
 
 
 def settings(file: TensorSource) -> dict[str, object] | None:
@@ -83,4 +98,5 @@ WRITING = Writing(
     suffixes={**PEFT_LORA, **{role: role for role in LOHA}},
     scale="config",
 )
-FORMAT = Format("peft", "PEFT", split, names, scale, settings=settings, writing=WRITING)
+READINGS = (reading(TEXT_ENCODER_2), reading(TEXT_ENCODER_3))
+FORMAT = Format("peft", "PEFT", split, names, scale, settings=settings, writing=WRITING, readings=READINGS)

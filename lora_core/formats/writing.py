@@ -21,12 +21,17 @@ def own_modules(architecture: Architecture, component: Component) -> Mapping[str
 
 
 def diffusers_modules(architecture: Architecture, component: Component) -> Mapping[str, Location]:
-    """The names of diffusers' own model: of the further ones (``Component.aliases``) only rows of modules that it does
-    not have in one. The rest are names that versions of it changed, or that it has after fusing."""
-    cut = {path for path, module in component.modules.items() if not module.diffusers}
-    own = {module.diffusers: Location(path) for path, module in component.modules.items() if module.diffusers}
-    parts = component.aliases.items()
-    return own | {name: place for name, place in parts if all(part.path in cut for part in place.parts)}
+    """The names of diffusers' own model: of the further ones (``Component.aliases``) only those of modules that it does
+    not have in one, and of these the rows. The rest are names that versions of it changed, or that it has after fusing.
+    """
+    names = {module.diffusers: Location(path) for path, module in component.modules.items() if module.diffusers}
+    other = {path for path, module in component.modules.items() if not module.diffusers}
+    places = component.aliases.items()
+    cut = {part.path for _, place in places for part in place.parts if part.slice}
+    for name, place in places:
+        if all(part.path in other and (part.slice or part.path not in cut) for part in place.parts):
+            names[name] = place
+    return names
 
 
 @dataclass(frozen=True)
