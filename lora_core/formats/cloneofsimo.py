@@ -3,7 +3,8 @@
 The number counts the linear layers of the attentions and feed-forwards as diffusers' model lists them: blocks down,
 up, and the middle last; in each attention q, k, v, out (CLIP: k, v, q, out). diffusers once listed the feed-forward
 between the two attentions and later behind them, and files of attentions alone do not count it: three readings, of
-which the shapes tell the right one. No alpha; the up factor holds the scale. Embeddings stand under the token itself
+which the shapes tell the right one. The first files are pickled lists, up and down in turn, of the UNet or of the text
+encoder; their keys are positions. No alpha; the up factor holds the scale. Embeddings stand under the token itself
 (``<s1>``), and the metadata says ``<embed>`` there. Source: cloneofsimo/lora.
 """
 
@@ -28,7 +29,9 @@ _BLOCK = re.compile(r"((?:down_blocks|up_blocks|mid_block)\..*\.transformer_bloc
 
 
 def split(key: str) -> Found:
-    """``unet:12:up`` -> (``unet:12``, ``up``)."""
+    """``unet:12:up`` -> (``unet:12``, ``up``); ``25``, a position in a list -> (``12``, ``down``)."""
+    if key.isascii() and key.isdigit() and len(key) < 5:
+        return NamedRole(str(int(key) // 2), "down" if int(key) % 2 else "up")
     found = _KEY.fullmatch(key)
     return NamedRole(found[1], found[2]) if found else None
 
@@ -38,8 +41,8 @@ def embeddings(file: TensorSource) -> Mapping[str, Embedded]:
     return {key: Embedded(key, "clip_l") for key in file if file.metadata.get(key) == "<embed>"}
 
 
-def reading(leaves: tuple[str, ...]) -> Reading:
-    """Names for one order of a transformer block's layers."""
+def reading(leaves: tuple[str, ...], listed: str = "unet") -> Reading:
+    """Names for one order of a transformer block's layers; ``listed``: whose layers a list without names is of."""
 
     def names(architecture: Architecture) -> Names:
         unet, text = architecture.component(DENOISER), architecture.component(TEXT_ENCODER)
@@ -48,6 +51,7 @@ def reading(leaves: tuple[str, ...]) -> Reading:
         layers = sum(path.endswith("self_attn.q_proj") for path in text.modules) if text else 0
         own = [f"text_model.encoder.layers.{layer}.self_attn.{leaf}" for layer in range(layers) for leaf in _TEXT]
         table |= {f"text_encoder:{index}": _located(text, path) for index, path in enumerate(own) if text}
+        table |= {name.removeprefix(f"{listed}:"): located for name, located in table.items()}
         return {name: located for name, located in table.items() if located is not None}
 
     return names
@@ -74,6 +78,10 @@ FORMAT = Format(
     "cloneofsimo",
     split,
     names=reading((*_ATTN1, *_FEED_FORWARD, *_ATTN2)),
-    readings=(reading((*_ATTN1, *_ATTN2, *_FEED_FORWARD)), reading((*_ATTN1, *_ATTN2))),
+    readings=(
+        reading((*_ATTN1, *_ATTN2, *_FEED_FORWARD)),
+        reading((*_ATTN1, *_ATTN2)),
+        reading((), listed="text_encoder"),
+    ),
     embeddings=embeddings,
 )

@@ -11,20 +11,34 @@ from collections.abc import Mapping
 
 from ..errors import CorruptFileError
 from ..numeric import finite
+from ..text import one_line
 from ..untrusted import mapping
 
 # What a module may be called; anything else in a pattern is a regular expression.
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-def check_patterns(settings: Mapping[str, object], file: str) -> None:
-    """Refuse regular expressions for names. PEFT would evaluate one, but a stranger's expression may take for ever."""
+_HINT = "Correct it there, or save the LoRA again in kohya's format."
+# Settings that decide the scale.
+_NUMBERS = frozenset({"r", "lora_alpha", "alpha"})
+
+
+def check_settings(settings: Mapping[str, object], file: str) -> None:
+    """Refuse what would be another scale than PEFT's in silence.
+
+    Regular expressions for names: PEFT would evaluate one, but a stranger's expression may take for ever. Texts, NaN
+    and the like where a number is due.
+
+    Raises:
+        CorruptFileError: either is there.
+    """
     for key, value in settings.items():
+        if key.rpartition(".")[2] in _NUMBERS and value is not None and finite(value) is None:
+            raise CorruptFileError(file, f"{key} is {one_line(repr(value), 60)}, expected a number", _HINT)
         if not key.endswith(("alpha_pattern", "rank_pattern")):
             continue
         if strange := next((name for name in mapping(value) if not _NAME.fullmatch(name)), None):
-            hint = "Save the LoRA again with module names there, or in kohya's format."
-            raise CorruptFileError(file, f"{key} has the expression {strange!r}, expected a module name", hint)
+            raise CorruptFileError(file, f"{key} has the expression {strange!r}, expected a module name", _HINT)
 
 
 def config_scale(settings: Mapping[str, object], name: str, rank: int | None) -> float | None:
@@ -46,7 +60,13 @@ def config_scale(settings: Mapping[str, object], name: str, rank: int | None) ->
 
 
 def _special(patterns: object, name: str, default: float | None) -> float | None:
-    for pattern, value in mapping(patterns).items():
-        if name == pattern or name.endswith(f".{pattern}"):
-            return finite(value)
+    """The value for the longest ending of the name that has one; looked up, as a file may hold many patterns."""
+    values = mapping(patterns)
+    if not values:
+        return default
+    ending = name
+    while ending:
+        if ending in values:
+            return finite(values[ending])
+        ending = ending.partition(".")[2]
     return default
