@@ -175,3 +175,64 @@ def test_a_peft_folder_of_loha(pipeline: Any, tmp_path: Path) -> None:
 
     assert json.loads((tmp_path / "folder" / "adapter_config.json").read_text())["peft_type"] == "LOHA"
     assert_same(merged(pipeline, "denoiser"), expected(adapter, before))
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_diffusers_takes_a_fused_flux_file_that_was_cut_for_it(tmp_path: Path) -> None:
+    """One double and one single block of FLUX, real widths, in diffusers' own model: every delta is where it was.
+
+    The model is without memory (``meta``); diffusers still finds every layer, its shape and its scale.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    width, heads = 3072, 24
+    shapes = {
+        "double_blocks_0_img_attn_qkv": (3 * width, width),
+        "double_blocks_0_txt_mlp_0": (4 * width, width),
+        "single_blocks_0_linear1": (7 * width, width),
+        "single_blocks_0_linear2": (width, 5 * width),
+        "final_layer_adaLN_modulation_1": (2 * width, width),
+    }
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (out, into) in shapes.items():
+        tensors[f"lora_unet_{name}.lora_down.weight"] = torch.randn(1, into, generator=generator)
+        tensors[f"lora_unet_{name}.lora_up.weight"] = torch.randn(out, 1, generator=generator)
+        tensors[f"lora_unet_{name}.alpha"] = torch.tensor(0.5)
+    old = lora_files.save(tmp_path / "old.safetensors", tensors)
+    convert_lora(old, tmp_path / "new.safetensors", "diffusers", architecture="flux")
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=heads)
+
+    new = lora_files.read(tmp_path / "new.safetensors")
+    model.load_lora_adapter(new, prefix="transformer")  # names and shapes have to fit; tensors stay "meta"
+    found = {name: layer for name, layer in model.named_modules() if hasattr(layer, "get_delta_weight")}
+
+    def row(name: str, start: int) -> torch.Tensor:
+        """Some rows of the change in the old file."""
+        up = tensors[f"lora_unet_{name}.lora_up.weight"][start : start + 8]
+        return 0.5 * up @ tensors[f"lora_unet_{name}.lora_down.weight"]
+
+    def loaded(name: str) -> torch.Tensor:
+        """The first rows of the change, at the scale that diffusers gives it."""
+        (scale,) = found.pop(name).scaling.values()
+        up, down = (new[f"transformer.{name}.lora_{letter}.weight"] for letter in "BA")
+        return scale * up[:8] @ down
+
+    block, single = "transformer_blocks.0", "single_transformer_blocks.0"
+    expected_rows = {
+        f"{block}.attn.to_q": row("double_blocks_0_img_attn_qkv", 0),
+        f"{block}.attn.to_k": row("double_blocks_0_img_attn_qkv", width),
+        f"{block}.attn.to_v": row("double_blocks_0_img_attn_qkv", 2 * width),
+        f"{block}.ff_context.net.0.proj": row("double_blocks_0_txt_mlp_0", 0),
+        f"{single}.attn.to_q": row("single_blocks_0_linear1", 0),
+        f"{single}.attn.to_k": row("single_blocks_0_linear1", width),
+        f"{single}.attn.to_v": row("single_blocks_0_linear1", 2 * width),
+        f"{single}.proj_mlp": row("single_blocks_0_linear1", 3 * width),
+        f"{single}.proj_out": row("single_blocks_0_linear2", 0),
+        # (shift, scale) in FLUX's own layer, (scale, shift) in diffusers'
+        "norm_out.linear": row("final_layer_adaLN_modulation_1", width),
+    }
+    for name, rows in expected_rows.items():
+        torch.testing.assert_close(loaded(name), rows, rtol=1e-6, atol=1e-6)  # the scale is rounded once
+    assert found == {}
