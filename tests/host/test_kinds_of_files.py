@@ -19,18 +19,21 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture(scope="module")
 def kinds(comfy: ComfyHost) -> list[str]:
-    """One LoRA in five kinds of files; the first is the ordinary one."""
+    """One LoRA in seven kinds of files; the first is the ordinary one."""
     tensors = lora_files.peft(lora_files.factors("loom_demo", seed=5, modules=lora_files.ATTENTION, size=0.5))
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     folder: Path = comfy.loras / "kinds"
     lora_files.save(folder / "plain.safetensors", tensors)
     lora_files.save(folder / "trained" / "adapter_model.safetensors", tensors)
     (folder / "trained" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 4}))
+    lora_files.save(folder / "short.sft", tensors)
     torch.save(tensors, folder / "zipped.pt")
+    torch.save(tensors, folder / "zipped.pth")
     torch.save({"state_dict": tensors, "epoch": 3}, folder / "wrapped.ckpt")
     torch.save(tensors, folder / "elder.bin", _use_new_zipfile_serialization=False)
-    names = ("plain.safetensors", "trained/adapter_model.safetensors", "zipped.pt", "wrapped.ckpt", "elder.bin")
-    return [f"kinds/{name}" for name in names]
+    plain = ("plain.safetensors", "trained/adapter_model.safetensors", "short.sft")
+    pickled = ("zipped.pt", "zipped.pth", "wrapped.ckpt", "elder.bin")
+    return [f"kinds/{name}" for name in plain + pickled]
 
 
 def test_all_kinds_draw_the_same(comfy: ComfyHost, kinds: list[str]) -> None:
