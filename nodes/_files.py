@@ -81,7 +81,7 @@ def fingerprint(names: Sequence[Named]) -> str:
 
 
 def demo_checkpoints() -> list[str]:
-    """What Demo Model can load, and what can be merged into: the built-in model, then the checkpoints folders."""
+    """What Demo Model can load: the built-in model, then the checkpoints folders."""
     return [BUILT_IN, *folder_paths.get_filename_list("checkpoints")]
 
 
@@ -93,6 +93,26 @@ def checkpoint_path(name: str) -> Path:
     if name not in names:
         raise UnknownNameError("checkpoint", name, [BUILT_IN, *names])
     return Path(_full_path("checkpoints", "checkpoint", name))
+
+
+# Models without text encoder and VAE have a folder of their own in the host; its files are listed behind this.
+MODELS = "diffusion_models"
+_MODELS_LABEL = f"[{MODELS}] "
+
+
+def merge_sources() -> list[str]:
+    """What can be merged into: whole checkpoints, then the files of the diffusion_models folders."""
+    return [*demo_checkpoints(), *(_MODELS_LABEL + name for name in folder_paths.get_filename_list(MODELS))]
+
+
+def merge_source(name: str) -> tuple[Path, str]:
+    """The file of one of ``merge_sources``, and the kind of folder that the merged file goes to."""
+    if not name.startswith(_MODELS_LABEL):
+        return checkpoint_path(name), "checkpoints"
+    own, names = name.removeprefix(_MODELS_LABEL), folder_paths.get_filename_list(MODELS)
+    if own not in names:
+        raise UnknownNameError("model", own, names, f"in the {MODELS} folders")
+    return Path(_full_path(MODELS, "model", own)), MODELS
 
 
 def check_checkpoint(name: str | None) -> bool | str:
@@ -109,7 +129,7 @@ def fingerprint_checkpoint(name: str | None) -> str:
     """As ``fingerprint``, for a checkpoint; the built-in model changes with its weights."""
     if name is None:
         return ""
-    path = checkpoint_path(name)
+    path, _ = merge_source(name)
     files = sorted(path.glob("*/*.safetensors")) if path.is_dir() else [path]
     return "|".join(_state(str(file)) for file in files)
 
@@ -146,14 +166,16 @@ def new_file(kind: str, filename: str, suffix: str = ".safetensors") -> Iterator
     removed again.
 
     Args:
-        kind: of the host's folders, ``"checkpoints"`` or ``"loras"``.
+        kind: of the host's folders, ``"checkpoints"``, ``"diffusion_models"`` or ``"loras"``.
         suffix: "" for what is a folder itself.
 
     Raises:
         ConfigError: the name leaves the folder, or is none.
     """
     check_filename(filename, kind)
-    folder = folder_paths.get_folder_paths(kind)[0]
+    folders = folder_paths.get_folder_paths(kind)
+    # Of diffusion_models the host's first folder is the old "unet".
+    folder = next((path for path in folders if os.path.basename(path) == kind), folders[0])
     stem = filename.replace("\\", "/").removesuffix(".safetensors")
     there = {parent for parent in (Path(folder) / stem).parents if parent.exists()} | {Path(folder)}
     where, name, counter, subfolder, _ = folder_paths.get_save_image_path(stem, folder)

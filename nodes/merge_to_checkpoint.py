@@ -31,14 +31,14 @@ class LoomMergeToCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
-                    options=_files.demo_checkpoints(),
-                    tooltip="The checkpoint to start from. It is not changed.",
+                    options=_files.merge_sources(),
+                    tooltip="The checkpoint or diffusion model to start from. It is not changed.",
                 ),
                 _inputs.stack_input(optional=False),
                 io.String.Input(
                     "filename",
                     default="loom/merged",
-                    tooltip="Name in the checkpoints folder; a number is counted up behind it, nothing is overwritten.",
+                    tooltip="Name in the folder of its kind; a number is counted up behind it, nothing is overwritten.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -68,7 +68,7 @@ class LoomMergeToCheckpoint(io.ComfyNode):
                 _inputs.FileName.Output(
                     "ckpt_name",
                     display_name="ckpt_name",
-                    tooltip="Name of the new file, for a checkpoint loader or for Demo Model.",
+                    tooltip="Name of the new file, for a loader of its kind or for Demo Model.",
                 ),
                 _inputs.report_output(),
             ],
@@ -99,10 +99,11 @@ class LoomMergeToCheckpoint(io.ComfyNode):
         vae_name: str = OWN_VAE,
         strict: bool = False,
     ) -> io.NodeOutput:
-        checkpoint = open_checkpoint(_files.checkpoint_path(ckpt_name))
+        source, kind = _files.merge_source(ckpt_name)
+        checkpoint = open_checkpoint(source)
         stack = read_stack(parse_stack(lora_stack), checkpoint.architecture)
         bar = ProgressBar(100)
-        with _files.new_file("checkpoints", filename) as new:
+        with _files.new_file(kind, filename) as new:
             done = merge_to_checkpoint(
                 checkpoint,
                 stack,

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 import graphs
 import lora_files
+import small_models
 from host_harness.host import ComfyHost
 from host_harness.prompts import HostPromptError, PromptResult
 from lora_core.io import TensorFile
@@ -109,3 +111,28 @@ def test_progress_is_shown_and_a_cancelled_merge_leaves_nothing(
     assert caught.value.interrupted
     assert sorted(path.name for path in loras.checkpoints.rglob("*")) == before
     assert drawn(loras, graphs.demo() | graphs.picture())[0].std() > 0
+
+
+def test_a_model_of_the_diffusion_models_folder(loras: ComfyHost) -> None:
+    """A denoiser alone: the new file lies beside it, under a name that its loader lists."""
+    tensors = small_models.checkpoint_tensors()
+    alone = {key: tensor for key, tensor in tensors.items() if key.startswith("model.diffusion_model.")}
+    folder = loras.base_directory / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(alone, folder / "alone.safetensors")
+    graph = {
+        "stack": graphs.node("LoomLoraStack", rows=json.dumps([{"lora": "merge/a"}])),
+        "merge": graphs.node(
+            "LoomMergeToCheckpoint",
+            ckpt_name="[diffusion_models] alone.safetensors",
+            lora_stack=["stack", 2],
+            filename="loom/alone",
+            dtype="same",
+        ),
+    }
+    name = loras.queue(graph).outputs["merge"]["text"][0].splitlines()[0]
+    merged_file = TensorFile(folder / name)
+
+    assert set(merged_file) == set(alone)
+    changed = [key for key in alone if not merged_file[key].load().equal(alone[key])]
+    assert len(changed) > 20

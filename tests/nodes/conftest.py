@@ -20,7 +20,7 @@ class Folders(ModuleType):
     def __init__(self, base: Path) -> None:
         super().__init__("folder_paths")
         self.base = base
-        for kind in ("loras", "checkpoints", "vae"):
+        for kind in ("loras", "checkpoints", "diffusion_models", "vae"):
             (base / kind).mkdir()
 
     def get_folder_paths(self, kind: str) -> list[str]:

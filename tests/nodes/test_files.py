@@ -95,6 +95,23 @@ def test_a_new_checkpoint_has_the_name_that_loaders_know(files: ModuleType, fold
     assert folders.get_filename_list("checkpoints") == [new.name] == ["loom/merged_00001_.safetensors"]
 
 
+def test_models_of_their_own_folder_can_be_merged_into(files: ModuleType, folders: Any) -> None:
+    (folders.base / "checkpoints" / "whole.safetensors").touch()
+    (folders.base / "diffusion_models" / "flux.safetensors").touch()
+
+    assert files.merge_sources() == [files.BUILT_IN, "whole.safetensors", "[diffusion_models] flux.safetensors"]
+    assert files.merge_source("[diffusion_models] flux.safetensors") == (
+        folders.base / "diffusion_models" / "flux.safetensors",
+        "diffusion_models",
+    )
+    assert files.merge_source("whole.safetensors") == (
+        folders.base / "checkpoints" / "whole.safetensors",
+        "checkpoints",
+    )
+    with pytest.raises(KeyError, match=r"did you mean 'flux\.safetensors'"):
+        files.merge_source("[diffusion_models] flx.safetensors")
+
+
 def test_names_out_of_the_folder(files: ModuleType, ink: Path) -> None:
     # The pack is a second copy of the library here, so its errors are not those of `lora_core`.
     error = importlib.import_module(f"{files.__name__.partition('.')[0]}.lora_core.errors").LoomError
