@@ -169,8 +169,9 @@ class UnknownArchitectureError(LoomError, ValueError):
             f"{nearest} comes nearest: {fitting} of {total} modules fit" if fitting else f"none of {total} modules fits"
         )
         super().__init__(
-            f"{file}: made for a model that is not known{claim}: {near} ({why}). Known models: {', '.join(known)}. "
-            f"Use a LoRA for one of these, or report the file so that its family can be added."
+            f"{file}: made for a model that is not known{claim}: {near} ({why}). "
+            f"{len(known)} models are known (docs/SUPPORTED.md): use a LoRA for one of these, or report the file, so "
+            f"that its family can be added."
         )
 
 
@@ -180,8 +181,8 @@ class UnknownCheckpointError(LoomError, ValueError):
     def __init__(self, file: str, example: str, known: Sequence[str], hint: str = "") -> None:
         self.file, self.example, self.known = file, example, tuple(known)
         super().__init__(
-            f"{file}: not a checkpoint of a known model; its keys look like {example!r}; known models: "
-            f"{', '.join(known)}. {hint or 'Give a checkpoint of one of these.'}"
+            f"{file}: not a checkpoint of a known model; its keys look like {example!r}; {len(known)} models are known "
+            f"(docs/SUPPORTED.md). {hint or 'Give a checkpoint of one of these.'}"
         )
 
 

@@ -17,6 +17,8 @@ from lora_core.errors import (
     LoomError,
     MissingExtraError,
     ShapeMismatchError,
+    UnknownArchitectureError,
+    UnknownCheckpointError,
     UnknownFormatError,
 )
 from lora_core.text import visible
@@ -70,3 +72,13 @@ def test_a_missing_package_is_installed_from_the_clone() -> None:
         "the command line needs the package 'typer'. "
         'Run `pip install ".[cli]"` in the folder of your clone of LoRA Loom.'
     )
+
+
+def test_an_unknown_model_is_told_in_few_words_however_many_are_known() -> None:
+    known = [f"Model {number}" for number in range(100)]
+    lora = UnknownArchitectureError("ink.safetensors", "SDXL", 3, 10, "it has x", known)
+    checkpoint = UnknownCheckpointError("base.safetensors", "a.weight", known)
+    for error in (lora, checkpoint):
+        assert "100 models are known" in error.message
+        assert len(error.message) < 300
+        assert error.known == tuple(known)
