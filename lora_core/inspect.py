@@ -75,7 +75,7 @@ def describe(adapter: Adapter, *, path: str | os.PathLike[str] | None = None, mo
             token: {"vectors": {encoder: ref.numel // max((1, *ref.shape[-1:])) for encoder, ref in encoders.items()}}
             for token, encoders in adapter.embeddings.items()
         }
-    notes = [*_source_notes(adapter), *found.notes]
+    notes = [*_source_notes(adapter), *_guesses(adapter), *found.notes]
     if notes:
         result["notes"] = notes  # a broken file beside the LoRA, say
     if modules:
@@ -122,6 +122,14 @@ def _source_notes(adapter: Adapter) -> tuple[str, ...]:
     refs = (ref for _, delta in adapter.deltas for ref in delta.tensors)
     first = next(refs, None)
     return first.source.notes if first else ()
+
+
+def _guesses(adapter: Adapter) -> tuple[str, ...]:
+    """Raw PEFT files hold no alpha: it stays behind in PEFT's folder when somebody copies the file alone."""
+    unstated = any(module.rank is not None and module.alpha is None for module in adapter.report.modules)
+    if adapter.report.format != "peft" or "adapter_config" in adapter.metadata or not unstated:
+        return ()
+    return ("no adapter_config.json beside it, which would state alpha: a scale of 1 is taken",)
 
 
 def misfit_json(misfit: Misfit) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ..registry import Registry
 from . import (
+    adalora,
     boft,
     diag_oft,
     dora,
@@ -32,6 +33,7 @@ ADAPTER_TYPES: Registry[AdapterType] = Registry(
     (
         *dora.TYPES,
         lora.TYPE,
+        adalora.TYPE,
         split.TYPE,
         wider.TYPE,
         wider.BFL_TYPE,

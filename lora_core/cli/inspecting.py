@@ -83,6 +83,7 @@ def _print(document: dict[str, Any], report: MappingReport) -> None:
         *((name, value) for name, value in document["hashes"].items() if value),
         *(("ignored", text) for text in _reasons(report.ignored)),
         *(("unmatched", text) for text in _reasons(report.unmatched)),
+        *(("note", text) for text in document.get("notes", ())),
         *(("misfit", f"{one.key}: expected {one.expected}, got {one.got}") for one in report.misfit),
     ]
     if "check" in document:

@@ -18,7 +18,7 @@ from ..untrusted import json_object
 from .base import Format, Located, Names, Scale, no_scale
 from .dotted import diffusers_paths, pipeline_or_bare, table
 from .dotted_keys import split
-from .peft_scale import check_patterns, config_scale
+from .peft_scale import check_settings, config_scale
 from .writing import PEFT_LORA, Writing, diffusers_modules
 
 METADATA_KEY = "lora_adapter_metadata"
@@ -33,13 +33,13 @@ def scale(file: TensorSource) -> Scale:
     """The rule of ``lora_adapter_metadata``: PEFT's LoraConfig of each component, JSON, ``<folder>.<setting>``.
 
     Raises:
-        CorruptFileError: it is no JSON object, or has a regular expression for a name.
+        CorruptFileError: it is no JSON object, or has a regular expression for a name, or no number for alpha.
     """
     text = file.metadata.get(METADATA_KEY)
     if text is None:
         return no_scale
     settings = json_object(text, f"{file.label}, metadata {METADATA_KEY}")
-    check_patterns(settings, file.label)
+    check_settings(settings, file.label)
     folders: dict[str, dict[str, object]] = {}
     for key, value in settings.items():
         folder, _, setting = key.partition(".")

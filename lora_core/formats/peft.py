@@ -16,7 +16,7 @@ from ..types import TEXT_ENCODER_2, TEXT_ENCODER_3
 from ..untrusted import json_object
 from .base import Format, Found, Located, Names, Reading, Scale, no_scale
 from .dotted import every_path, table
-from .peft_scale import check_patterns, config_scale
+from .peft_scale import check_settings, config_scale
 from .suffixes import split_suffix
 from .writing import PEFT_LORA, Writing, diffusers_modules
 
@@ -69,12 +69,12 @@ def scale(file: TensorSource) -> Scale:
     """The rule of ``adapter_config.json``.
 
     Raises:
-        CorruptFileError: it is no JSON object, or has a regular expression for a name.
+        CorruptFileError: it is no JSON object, or has a regular expression for a name, or no number for alpha.
     """
     stated = settings(file)
     if stated is None:
         return no_scale
-    check_patterns(stated, file.label)
+    check_settings(stated, file.label)
 
     def rule(located: Located, name: str, rank: int | None) -> float | None:
         return config_scale(stated, name.partition(WRAPPER)[2], rank)

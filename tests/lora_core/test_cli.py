@@ -166,6 +166,13 @@ def test_inspect_reads_pickles_and_folders(loom: Loom, tmp_path: Path) -> None:
     assert folder["hashes"]["autov3"]
 
 
+def test_inspect_shows_notes_to_people_too(loom: Loom, tmp_path: Path) -> None:
+    torch.save(small_models.lora_tensors(only="attn1") | {"optimizer": [1]}, tmp_path / "ink.pt")
+    status, out, _ = loom("inspect", tmp_path / "ink.pt")
+    assert status == 0
+    assert "optimizer holds no tensor of a LoRA, so it is left out" in " ".join(out.split())
+
+
 def test_inspect_of_a_folder_is_a_line_a_file(loom: Loom, lora: Path, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     lora.rename(tmp_path / "sub" / "ink.safetensors")
@@ -333,7 +340,8 @@ def test_help_lists_only_what_works() -> None:
     out, err = process("--help").communicate(timeout=60)
     assert "inspect" in out
     assert "merge-to-checkpoint" in out
-    assert not any(f"\n  {name}" in out for name in ("train", "convert", "resize", "extract"))
+    assert "convert" in out
+    assert not any(f"\n  {name}" in out for name in ("train", "resize", "extract"))
     assert err == ""
 
 

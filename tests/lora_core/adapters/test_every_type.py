@@ -60,6 +60,7 @@ SAMPLES = {
     "loha+dora": Sample({**LOHA, "dora_scale": (OUT,)}),
     "lokr+dora": Sample({**LOKR, "dora_scale": (1, IN)}, apart=False),
     "lora": Sample({**LORA, "up_bias": (OUT,)}),
+    "adalora": Sample({**LORA, "lora_E": (4, 1)}),
     "lora_split": Sample({"down.0": (2, IN), "up.0": (8, 2), "down.1": (2, IN), "up.1": (4, 2)}),
     "lora_wider": Sample(LORA, values={"reshape_weight": torch.tensor([OUT, IN])}),
     "lora_wider_bfl": Sample({"wide_down": (4, IN), "up": (OUT, 4)}),
