@@ -83,8 +83,11 @@ def _flat(path: str) -> str:
     return path.replace(".", "_")
 
 
+_WRITTEN_ENCODERS = {"t5xxl": "t5", "*": "string_to_param.*"}
+
+
 def _embedding_key(token: str, encoder: str) -> str:
-    return f"{EMBEDDING}{token}.{'t5' if encoder == 't5xxl' else encoder}"
+    return f"{EMBEDDING}{token}.{_WRITTEN_ENCODERS.get(encoder, encoder)}"
 
 
 def _apart(architecture: Architecture, component: Component) -> Mapping[str, Location]:

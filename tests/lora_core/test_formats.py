@@ -117,4 +117,9 @@ def test_a_bundled_embedding_may_have_a_space_in_its_token() -> None:
 
 def test_a_bundled_embedding_may_be_written_as_in_a_file_of_its_own() -> None:
     """Files of embeddings for one encoder have one tensor, ``*`` of ``string_to_param``."""
-    assert FORMATS.get("kohya").split("bundle_emb.ink.string_to_param.*") == Embedded("ink", "*")
+    key = "bundle_emb.ink.string_to_param.*"
+    kohya = FORMATS.get("kohya")
+    assert kohya.split(key) == Embedded("ink", "*")
+    assert kohya.writing is not None
+    assert kohya.writing.embedding is not None
+    assert kohya.writing.embedding("ink", "*") == key
