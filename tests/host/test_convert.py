@@ -65,9 +65,12 @@ def test_the_new_file_draws_what_the_old_one_draws(loras: ComfyHost, name: str, 
 @pytest.mark.parametrize("name", ["mixed", "dora"])
 def test_the_hosts_own_loader_draws_the_same_from_it(loras: ComfyHost, name: str, format: str) -> None:
     new = converted(loras, f"{name}.safetensors", format)
-    ours = drawn(loras, graphs.loaded(f"convert/{name}.safetensors"))
+    old = f"convert/{name}.safetensors"
+    # DoRA at such magnitudes is rounded by the host in other places than by us: its own picture of the old file counts.
+    wanted = drawn(loras, graphs.chained((old, 1.0, 1.0)) if name == "dora" else graphs.loaded(old))
 
-    assert np.abs(drawn(loras, graphs.chained((new, 1.0, 1.0))) - ours).max() <= 2
+    assert np.abs(drawn(loras, graphs.chained((new, 1.0, 1.0))) - wanted).max() <= 2
+    assert np.abs(wanted - drawn(loras, graphs.picture())).max() > 8
 
 
 def test_names_are_counted_up_and_a_name_outside_is_refused(loras: ComfyHost) -> None:
