@@ -16,8 +16,6 @@ from ..untrusted import mapping
 
 # What a module may be called; anything else in a pattern is a regular expression.
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-
-
 _HINT = "Correct it there, or save the LoRA again in kohya's format."
 # Settings that decide the scale.
 _NUMBERS = frozenset({"r", "lora_alpha", "alpha"})
@@ -39,6 +37,12 @@ def check_settings(settings: Mapping[str, object], file: str) -> None:
             continue
         if strange := next((name for name in mapping(value) if not _NAME.fullmatch(name)), None):
             raise CorruptFileError(file, f"{key} has the expression {strange!r}, expected a module name", _HINT)
+        for name, number in mapping(value).items():
+            # Ranks are lists in AdaLoRA's; what counts of them is in the shapes.
+            if key.endswith("alpha_pattern") and finite(number) is None:
+                raise CorruptFileError(
+                    file, f"{key} of {name} is {one_line(repr(number), 60)}, expected a number", _HINT
+                )
 
 
 def config_scale(settings: Mapping[str, object], name: str, rank: int | None) -> float | None:

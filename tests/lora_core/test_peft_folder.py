@@ -105,6 +105,12 @@ def test_settings_that_are_no_numbers_are_not_a_scale_of_one(tmp_path: Path, set
         load_adapter(folder(tmp_path, config))
 
 
+def test_an_alpha_of_one_module_that_is_no_number(tmp_path: Path) -> None:
+    config = '{"r": 4, "lora_alpha": 8, "alpha_pattern": {"to_q": "much"}}'
+    with pytest.raises(CorruptFileError, match="alpha_pattern of to_q is 'much', expected a number"):
+        load_adapter(folder(tmp_path, config))
+
+
 def test_an_alpha_of_nothing_is_no_fault(tmp_path: Path) -> None:
     adapter = load_adapter(folder(tmp_path, '{"r": 4, "lora_alpha": null}'))
     assert [delta.scale for target, delta in adapter.deltas if target.module.component == DENOISER] == [1.0]
