@@ -28,6 +28,8 @@ def run(files: list[Path], architecture: str | None, modules: bool, check: bool,
             if path.is_dir() and not holds_tensors(path):
                 entries = _index(path, json)
                 documents += entries
+                if not entries:
+                    status = fail(f"{path.name}: no LoRA file in this folder. Give a LoRA, or a folder of some.")
                 status = max([status, *(fail(entry["error"]) for entry in entries if "error" in entry)])
                 continue
             document: dict[str, Any] = inspect_file(path, architecture, modules=modules, check=check)
@@ -51,7 +53,7 @@ def _index(folder: Path, json: bool) -> list[dict[str, Any]]:
     """The index of a folder; printed as a table unless it is for a program."""
     with progress_bar(folder.name, bytes=False) as progress:
         entries: list[dict[str, Any]] = index_folder(folder, progress=progress)
-    if not json:
+    if entries and not json:
         rows = [(entry["path"], _line(entry)) for entry in entries if "error" not in entry]
         print_table(f"{folder.name}: {len(rows)} of {len(entries)} files", rows)
     return entries

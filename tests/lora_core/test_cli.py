@@ -191,6 +191,13 @@ def test_inspect_of_a_folder_is_a_line_a_file(loom: Loom, lora: Path, tmp_path: 
     assert "error" in json.loads(out)[0]
 
 
+def test_inspect_of_an_empty_folder_says_so(loom: Loom, tmp_path: Path) -> None:
+    status, out, err = loom("inspect", tmp_path)
+    assert (status, out) == (1, "")
+    assert one_line(err)
+    assert "no LoRA file in this folder" in err
+
+
 def test_merge_does_what_the_library_does(loom: Loom, base: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.safetensors"
     status, printed, err = loom("merge-to-checkpoint", base, "--lora", f"{lora}:0.8:0.5", "-o", out, "--json")
