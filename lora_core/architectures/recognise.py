@@ -120,7 +120,7 @@ def _complete(row: Architecture, shapes: Mapping[str, Shape], parts: Collection[
     """
     denoiser = next((component for component in row.components if not component.encoder), None)
     if denoiser is None or part_of(denoiser) not in parts:
-        return encoders_of(row) == set(parts)
+        return encoders_of(row) == frozenset(parts)
     described = sum(len(module.shapes) for module in denoiser.modules.values())
     return described == sum(key.startswith(denoiser.host_prefix) for key in shapes)
 
