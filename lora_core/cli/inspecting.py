@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoomError, NonFiniteError
-from ..index import index_folder
+from ..errors import CorruptFileError, LoomError, NonFiniteError
+from ..index import index_folder, lora_files
 from ..inspect import inspect_file
 from ..io import holds_tensors
 from ..mapping import load_adapter
@@ -20,13 +20,16 @@ from .output import counts, print_json, print_table, progress_bar
 def run(files: list[Path], architecture: str | None, modules: bool, check: bool, json: bool) -> int:
     """Report each file; a file that cannot be read is a line on standard error, and the others follow.
 
-    A folder of LoRAs is a line a file, from its headers alone.
+    A folder of LoRAs is a line a file, from its headers alone, unless more of each file is asked for than they say.
     """
     status, documents = DONE, list[dict[str, Any]]()
-    for path in files:
+    closely = check or modules or architecture is not None
+    for path in _each(files) if closely else files:
         try:
             if path.is_dir() and not holds_tensors(path):
                 entries = _index(path, json)
+                if not entries:
+                    raise CorruptFileError(path.name, "there is no LoRA file in this folder", "Check the path.")
                 documents += entries
                 if not entries:
                     status = fail(f"{path.name}: no LoRA file in this folder. Give a LoRA, or a folder of some.")
@@ -47,6 +50,12 @@ def run(files: list[Path], architecture: str | None, modules: bool, check: bool,
     if json:
         print_json(documents)
     return status
+
+
+def _each(paths: list[Path]) -> Iterator[Path]:
+    """The files in place of their folders; a folder without any stays."""
+    for path in paths:
+        yield from [path] if holds_tensors(path) or not path.is_dir() else (list(lora_files(path)) or [path])
 
 
 def _index(folder: Path, json: bool) -> list[dict[str, Any]]:

@@ -198,6 +198,31 @@ def test_inspect_of_an_empty_folder_says_so(loom: Loom, tmp_path: Path) -> None:
     assert "no LoRA file in this folder" in err
 
 
+def test_inspect_of_a_folder_checks_each_file(loom: Loom, lora: Path, tmp_path: Path) -> None:
+    """What headers do not say is not left out in silence."""
+    (tmp_path / "sub").mkdir()
+    lora.rename(tmp_path / "sub" / "ink.safetensors")
+    tensors = small_models.lora_tensors(only="attn1")
+    broken = next(key for key in tensors if key.endswith("lora_up.weight"))
+    tensors[broken] = tensors[broken] * float("nan")
+    save_file(tensors, tmp_path / "bad.safetensors")
+    status, out, err = loom("inspect", tmp_path, "--check")
+    assert status == 1
+    assert err.startswith(f"loom: bad.safetensors: {broken}: ")
+    assert "all of finite numbers" in out  # of the other file
+
+    status, out, _ = loom("inspect", tmp_path / "sub", "--modules", "--json")
+    (document,) = json.loads(out)
+    assert status == 0
+    assert len(document["modules"]) == 129
+
+
+def test_inspect_of_a_folder_without_loras(loom: Loom, tmp_path: Path) -> None:
+    for more in ((), ("--check",)):
+        status, _, err = loom("inspect", tmp_path, *more)
+        assert (status, err) == (1, f"loom: {tmp_path.name}: there is no LoRA file in this folder. Check the path.\n")
+
+
 def test_merge_does_what_the_library_does(loom: Loom, base: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.safetensors"
     status, printed, err = loom("merge-to-checkpoint", base, "--lora", f"{lora}:0.8:0.5", "-o", out, "--json")
