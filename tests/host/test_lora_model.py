@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import graphs
 import lora_files
+from host_harness.environment import HostEnvironment
 from host_harness.host import ComfyHost
 
 pytestmark = pytest.mark.host
@@ -68,3 +70,31 @@ def test_what_the_host_saves_is_the_lora_in_names_that_it_reads(loras: ComfyHost
     assert all(key.startswith("diffusion_model.") for key in tensors)
     assert {float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")} == {2.0}
     assert sum(any(torch.equal(value, old) for old in original.values()) for value in tensors.values()) == len(original)
+
+
+CODE = """
+import asyncio, importlib, importlib.util, sys
+from pathlib import Path
+from safetensors.torch import load_file
+root, path = Path(sys.argv[1]), Path(sys.argv[2])
+spec = importlib.util.spec_from_file_location("pack_x_y", root / "__init__.py")
+pack = sys.modules["pack_x_y"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+asyncio.run(pack.comfy_entrypoint())
+tensors = load_file(path)
+adapter = importlib.import_module("pack_x_y.lora_core").load_adapter(path)
+path.unlink()
+found = importlib.import_module("pack_x_y.nodes._lora_model").lora_model(adapter, None)
+assert found.keys() == tensors.keys()
+assert all(tensor.equal(tensors[key]) for key, tensor in found.items())
+"""
+
+
+def test_it_is_all_of_the_file_from_the_source_that_is_open(
+    comfy_environment: HostEnvironment, repository: Path, tmp_path: Path
+) -> None:
+    """The file is parsed once: with the header gone from the disk, its tensors are still there."""
+    tensors = lora_files.kohya(lora_files.factors("loom_demo", seed=1, modules=lora_files.ATTENTION), 2.0)
+    path = lora_files.save(tmp_path / "a.safetensors", tensors | {"strange": torch.ones(3)})
+    comfy_environment.run_code(CODE, str(repository), str(path))
+    assert not path.exists()

@@ -119,19 +119,3 @@ def test_names_out_of_the_folder(files: ModuleType, ink: Path) -> None:
     for name in ("../ink.safetensors", "/ink.safetensors"):
         with pytest.raises(error, match="expected a name inside the loras folder"):
             files.lora_path(name)
-
-
-def test_the_hosts_lora_model_is_all_of_the_file_from_the_source_that_is_open(
-    files: ModuleType, folders: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is parsed once: with the header gone from the disk, its tensors are still there."""
-    core = importlib.import_module(f"{files.__name__.partition('.')[0]}.lora_core")
-    tensors = lora_files.kohya(lora_files.factors("loom_demo", seed=1, modules=lora_files.ATTENTION), 2.0)
-    tensors["strange"] = torch.ones(3)
-    adapter = core.load_adapter(lora_files.save(folders.base / "loras" / "a.safetensors", tensors))
-    (folders.base / "loras" / "a.safetensors").unlink()
-
-    found = files.read_tensors(adapter)
-
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[key], tensor) for key, tensor in tensors.items())
