@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..architectures import ARCHITECTURES
 from ..errors import ConfigError, OutputExistsError
 from ..inspect import Json, inspect_file
@@ -143,7 +145,7 @@ def _write(
     adapter: Adapter, made: Conversion, content: Content, file: Path, overwrite: bool, progress: Progress | None
 ) -> None:
     describe = new_metadata(source_of(adapter), made.scheme.name, made.dtype, content.metadata)
-    entries = [_entry(key, stored) for key, stored in content.tensors.items()]
+    entries = [_entry(adapter.file, key, stored) for key, stored in content.tensors.items()]
     if content.config is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
@@ -170,7 +172,21 @@ def _new_folder(out: Path) -> Generator[Path, None, None]:
         raise
 
 
-def _entry(key: str, stored: Stored) -> Entry:
-    """Bytes of the source are taken over as they are; the rest is computed."""
-    same = isinstance(stored.content, TensorRef) and stored.content.dtype == stored.dtype
-    return Entry(key, stored.dtype, stored.shape, stored.content if same else stored.load)
+def _entry(file: str, key: str, stored: Stored) -> Entry:
+    """Bytes of the source are taken over as they are; the rest is computed.
+
+    Raises (the entry, when it is computed):
+        ConfigError: a number is beyond what fp16 holds, which ends at 65504.
+    """
+    if isinstance(stored.content, TensorRef) and stored.content.dtype == stored.dtype:
+        return Entry(key, stored.dtype, stored.shape, stored.content)
+
+    def load() -> torch.Tensor:
+        tensor = stored.load()
+        if stored.dtype == "F16" and bool(tensor.isinf().any()):
+            raise ConfigError(
+                file, [f"{key} has numbers beyond 65504, where fp16 ends. Convert with dtype bf16 or fp32"]
+            )
+        return tensor
+
+    return Entry(key, stored.dtype, stored.shape, load)

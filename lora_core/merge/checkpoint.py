@@ -109,7 +109,7 @@ def merge_to_checkpoint(
         bytes=os.path.getsize(out),
         seconds=time.monotonic() - started,
         loras=binding.reports,
-        left_out=checkpoint.left_out,
+        left_out={**checkpoint.left_out, **_not_merged(stack)},
         rounding=plan.rounding(),
         quantised=quantised,
     )
@@ -140,6 +140,24 @@ def _require_fit(checkpoint: Checkpoint, stack: Stack, binding: Binding, strict:
             raise ConfigError(report.file, [f"none of its {report.total} modules can be merged: {why}"])
         if strict and left:
             raise UnmappedKeysError(report.file, left, report.total, why, "modules")
+
+
+def _not_merged(stack: Stack) -> dict[str, str]:
+    """What of the LoRAs' files changes no weight -> why, less what was never meant to."""
+    left: dict[str, str] = {}
+    for adapter in (entry.adapter for entry in stack.entries):
+        report = adapter.report
+        reasons = {
+            **report.unmatched,
+            **{one.key: f"expected {one.expected}, got {one.got}" for one in report.misfit},
+            **{
+                ref.name: f"the embedding {token!r}, for which a checkpoint has no place: load the LoRA for it"
+                for token, encoders in adapter.embeddings.items()
+                for ref in encoders.values()
+            },
+        }
+        left |= {f"{adapter.file}: {key}": reason for key, reason in reasons.items()}
+    return left
 
 
 def _check_numbers(stack: Stack) -> None:

@@ -25,7 +25,7 @@ class MergeReport:
         bytes: size of the file.
         seconds: from opening to the finished file.
         loras: how much of each file of the stack the checkpoint took.
-        left_out: tensors of a pipeline folder that a single-file checkpoint has no place for -> reason.
+        left_out: tensors of a pipeline folder, and of the LoRAs' files, that the new file has no place for -> reason.
         rounding: key of a patched tensor -> what rounding took from it; without those in float32, which lose nothing.
         quantised: name of a quantisation -> weights of the source that are kept in it.
     """

@@ -71,6 +71,19 @@ def test_a_file_without_hashes_gets_none(tmp_path: Path) -> None:
     assert set(header(tmp_path / "new.safetensors")) == {"loom.recipe"}
 
 
+def test_numbers_that_fp16_does_not_hold_are_no_infinities(tmp_path: Path) -> None:
+    tensors = lora_files.kohya(lora_files.factors("loom_demo", seed=1, modules="proj_in$"))
+    key = next(key for key in tensors if key.endswith("lora_up.weight"))
+    tensors[key] = tensors[key].float()
+    tensors[key][0, 0] = 70_000.0
+    large = lora_files.save(tmp_path / "large.safetensors", tensors)
+
+    with pytest.raises(ConfigError, match=rf"large\.safetensors: {key} has numbers beyond 65504, .* bf16 or fp32"):
+        convert_lora(large, tmp_path / "new.safetensors", "kohya", dtype="fp16")
+    assert [path.name for path in tmp_path.iterdir()] == ["large.safetensors"]
+    convert_lora(large, tmp_path / "new.safetensors", "kohya", dtype="bf16")
+
+
 def test_embeddings_go_where_a_format_has_them_and_are_named_where_not(ink: Path, tmp_path: Path) -> None:
     kept = convert_lora(ink, tmp_path / "kohya.safetensors", "kohya")
     lost = convert_lora(ink, tmp_path / "diffusers.safetensors", "diffusers")

@@ -347,3 +347,15 @@ def test_on_the_gpu_within_one_rounding(base: Path, out: Path) -> None:
     merge_to_checkpoint(base, three(), out, device="cuda")
     for key, tensor in expected(base, three()).items():
         torch.testing.assert_close(load_file(out)[key], tensor, rtol=2e-3, atol=1e-5)
+
+
+def test_what_of_a_lora_changes_no_weight_is_named(base: Path, out: Path) -> None:
+    more = {"lora_unet_nowhere.lora_down.weight": torch.ones(4, 8), "bundle_emb.ink man.clip_l": torch.ones(2, 64)}
+    lora = adapter(lora_tensors(only="attn") | more, "ink.safetensors")
+
+    left = merge_to_checkpoint(base, stack_of(lora), out).as_json()["left_out"]
+
+    assert isinstance(left, dict)
+    assert list(left) == [f"ink.safetensors: {key}" for key in more]
+    embedding = "the embedding 'ink man', for which a checkpoint has no place: load the LoRA for it"
+    assert left["ink.safetensors: bundle_emb.ink man.clip_l"] == embedding
