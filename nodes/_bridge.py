@@ -229,7 +229,9 @@ class LoomAdapter(WeightAdapterBase):
             result = apply_patch(weight, patch, dtype=intermediate_dtype)
         else:
             smooth = smooth.to(weight.device, torch.float32)
-            result = (apply_patch(weight.float() * smooth, patch) / smooth).to(intermediate_dtype)
+            wide = weight.float()
+            # Of an input that is multiplied with 0 the layer hears nothing, whatever the weight.
+            result = torch.where(smooth == 0, wide, apply_patch(wide * smooth, patch) / smooth).to(intermediate_dtype)
         return result if strength == 1.0 else torch.lerp(weight.to(intermediate_dtype), result, strength)
 
 

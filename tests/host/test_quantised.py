@@ -207,6 +207,7 @@ def smoothed():
     \"\"\"A layer that multiplies its input (nvfp4 made with activations in mind): the LoRA is for both together.\"\"\"
     name = "middle_block.1.transformer_blocks.0.ff.net.2"
     smooth = torch.linspace(0.5, 2.0, 512)
+    smooth[7] = 0.0  # an input that the layer does not hear, nor can a LoRA
     tensors = in_format("nvfp4", {}) | {f"{PREFIX}{name}.pre_quant_scale": smooth}
     demo._Config.quant_config = {"mixed_ops": True}
     model = load(tensors)
@@ -216,6 +217,7 @@ def smoothed():
     dense = comfy.utils.get_attr(model.model, key).float().dequantize()
     live = comfy.lora.calculate_weight(patched.patches[key], dense.clone(), key)
     plain = patching.apply_patch(torch.zeros_like(dense), patch)
+    plain[:, 7] = 0.0
     x = torch.randn(5, 512)
     # What the layer does with the patched weight, against the layer as it was and the LoRA beside it.
     beside = (x * smooth) @ dense.T + x @ plain.T
