@@ -228,8 +228,8 @@ def test_the_hosts_text_encoders_are_recognised(host: Host) -> None:
         return row and row.name
 
     assert [found(name) for name in ("sd21", "sdxl")] == ["sd21", "sdxl"]
-    # The refiner's and Cascade's only one is SDXL's second: alone, it is taken for that of the commonest.
-    assert [found(name) for name in ("sdxl_refiner", "cascade_c")] == ["sdxl", "sdxl"]
+    # Cascade's only one is the refiner's too: alone, the first family that has no other is taken.
+    assert [found(name) for name in ("sdxl_refiner", "cascade_c")] == ["sdxl_refiner", "sdxl_refiner"]
 
 
 @pytest.mark.host
