@@ -117,7 +117,8 @@ def _split_keys(source: TensorSource) -> list[tuple[Format, Sequence[Found]]]:
         if scheme.split not in once:
             once[scheme.split] = list(map(scheme.split, source))
     split = [(scheme, once[scheme.split]) for scheme in FORMATS]
-    evidence = [sum(isinstance(found, NamedRole) for found in keys) for _, keys in split]
+    counts = {way: [type(found) for found in keys].count(NamedRole) for way, keys in once.items()}
+    evidence = [counts[scheme.split] for scheme in FORMATS]
     most = max(evidence)
     if most == 0:
         raise UnknownFormatError(source.label, next(iter(source)), FORMATS.names)
