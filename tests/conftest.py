@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # No test asserts a time, not even that of one example of a property: a loaded machine is no fault.
 settings.register_profile("loom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loom")
+
+
+# The tables of fifty families live as long as the session; looking through them again and again takes a fifth of it.
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
