@@ -17,6 +17,7 @@ import torch
 
 from ..architectures import ARCHITECTURES
 from ..errors import ConfigError, OutputExistsError
+from ..finite import check_finite
 from ..inspect import Json, inspect_file
 from ..io import Entry, TensorRef, stream_safetensors
 from ..io.atomic import atomic_file
@@ -99,6 +100,7 @@ def convert_lora(
     Raises:
         as ``load_adapter`` and ``convert``.
         ConfigError: a name that does not suit the format.
+        NonFiniteError: the source holds NaN or infinity.
         OutputExistsError, DiskFullError: the file cannot be written.
     """
     started = time.monotonic()
@@ -108,7 +110,8 @@ def convert_lora(
     if not overwrite:
         for file in files:
             if file.exists():
-                raise OutputExistsError(file.name)
+                raise OutputExistsError(str(file.relative_to(Path(out).parent)))
+    check_finite(adapter)
     if format in FOLDERS:
         with _new_folder(Path(out)) as folder:
             for content, file in zip(made.contents, files, strict=True):

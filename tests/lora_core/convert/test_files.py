@@ -15,7 +15,7 @@ import lora_files
 from lora_core import load_adapter
 from lora_core.cli import main
 from lora_core.convert import convert_lora
-from lora_core.errors import ConfigError, OutputExistsError
+from lora_core.errors import ConfigError, NonFiniteError, OutputExistsError
 from lora_core.io import file_hashes
 
 TRAINED = {
@@ -69,6 +69,23 @@ def test_a_file_without_hashes_gets_none(tmp_path: Path) -> None:
     convert_lora(plain, tmp_path / "new.safetensors", "kohya")
 
     assert set(header(tmp_path / "new.safetensors")) == {"loom.recipe"}
+
+
+def test_a_file_with_nan_is_refused_as_everywhere(tmp_path: Path) -> None:
+    tensors = lora_files.kohya(lora_files.factors("loom_demo", seed=1, modules="proj_in$"))
+    key = next(key for key in tensors if key.endswith("lora_up.weight"))
+    tensors[key][0, 0] = torch.nan
+    diverged = lora_files.save(tmp_path / "diverged.safetensors", tensors)
+
+    with pytest.raises(NonFiniteError, match=rf"diverged\.safetensors: .*{key}"):
+        convert_lora(diverged, tmp_path / "new.safetensors", "kohya")
+    assert [path.name for path in tmp_path.iterdir()] == ["diverged.safetensors"]
+
+
+def test_a_folder_that_is_there_is_named(ink: Path, tmp_path: Path) -> None:
+    convert_lora(ink, tmp_path / "new", "peft")
+    with pytest.raises(OutputExistsError, match=r"new/adapter_model\.safetensors"):
+        convert_lora(ink, tmp_path / "new", "peft")
 
 
 def test_numbers_that_fp16_does_not_hold_are_no_infinities(tmp_path: Path) -> None:
