@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..types import DENOISER, TEXT_ENCODER, Shape
+from ..types import TEXT_ENCODER, Shape
 from . import llm, t5
-from .spec import Architecture, Component, Location, Module, linear
+from .spec import Architecture, Component, Location, Module, linear, transformer
 
 TEXT_WIDTH, HEAD, MODULATION = 1024, 128, 256
 ADAPTER = "llm_adapter"
@@ -49,12 +49,8 @@ def build(config: CosmosConfig) -> Component:
     adapter = dict(_adapter(config.adapter)) if config.adapter else {}
     for path, shapes in adapter.items():
         modules[f"{ADAPTER}.{path}"] = Module(f"{ADAPTER}.{path}", shapes, "")
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         others={f"text_conditioner.{path}": Location(f"{ADAPTER}.{path}") for path in adapter},
     )
 

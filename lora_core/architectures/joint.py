@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..types import DENOISER, Shape
-from .spec import BASE_BLOCK, Component, Location, Module, conv, linear, rows_of, swapped
+from ..types import Shape
+from .spec import BASE_BLOCK, Component, Location, Module, conv, linear, rows_of, swapped, transformer
 
 HEAD, TIME, PATCH = 64, 256, 2
 FINAL_NORM = "final_layer.adaLN_modulation.1"
@@ -102,12 +102,8 @@ def build(config: JointConfig) -> Component:
     last = modules[f"joint_blocks.{config.layers - 1}.{CONTEXT_NORM}"]
     aliases[last.diffusers] = swapped(last.path, width)
     modules[last.path] = Module(last.path, last.shapes, "", last.block)
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         aliases=aliases,
         others=others,
     )

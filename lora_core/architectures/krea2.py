@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..types import DENOISER, TEXT_ENCODER, Shape
+from ..types import TEXT_ENCODER, Shape
 from . import llm
-from .spec import Architecture, Component, Location, Module, linear
+from .spec import Architecture, Component, Location, Module, linear, transformer
 
 # (our path, diffusers' path, shapes)
 Rows = Iterator[tuple[str, str, Mapping[str, Shape]]]
@@ -56,12 +56,8 @@ def build() -> Component:
         add(_block(BLOCK), stem, theirs, block)
         add(_modulation(), stem, theirs, block)
     outs = {module.diffusers: path for path, module in modules.items() if path.endswith(".wo")}
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         # Some programs leave out the ".0".
         aliases={name.removesuffix(".0"): Location(path) for name, path in outs.items()},
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..types import DENOISER, Shape, Slice
-from .spec import Component, Location, Module, linear
+from ..types import Shape, Slice
+from .spec import Component, Location, Module, linear, transformer
 
 # Diffusers splits qkv; the order of the rows is its converters' for both families.
 QKV = "attention.qkv"
@@ -85,12 +85,8 @@ def build(config: NextDiTConfig) -> Component:
                 aliases[f"{stem}.{config.attention}.{name}"] = Location(f"{stem}.{QKV}", rows)
             # Files exist that mix both families of names.
             aliases |= {path: Location(path) for path in (f"{stem}.{QKV}", f"{stem}.{OUT}")}
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         aliases=aliases,
     )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..types import DENOISER, Shape
-from .spec import Component, Location, Module
+from ..types import Shape
+from .spec import Component, Location, Module, transformer
 
 # (path, shapes)
 Rows = Iterable[tuple[str, Mapping[str, Shape]]]
@@ -46,12 +46,8 @@ def build(
         for name, parts in fused.items():
             first, *rest = (Location(f"{stem}.{part}") for part in parts)
             aliases[f"{stem}.{name}"] = first._replace(more=tuple(rest))
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         aliases=aliases,
     )
 

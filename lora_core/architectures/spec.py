@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
-from ..types import ModuleKey, Shape, Slice, Target
+from ..types import DENOISER, ModuleKey, Shape, Slice, Target
 
 BASE_BLOCK = "base"
 
@@ -231,6 +231,23 @@ def rows_of(path: str, names: Sequence[str], lengths: Sequence[int]) -> dict[str
 def swapped(path: str, half: int) -> Location:
     """Both halves the other way round: diffusers' last norms have (scale, shift) where others have (shift, scale)."""
     return Location(path, Slice(0, half, half), (Location(path, Slice(0, 0, half)),))
+
+
+def transformer(
+    modules: Mapping[str, Module],
+    aliases: Mapping[str, Location] | None = None,
+    others: Mapping[str, Location] | None = None,
+) -> Component:
+    """A denoiser that is a transformer: all of them have the same prefixes."""
+    return Component(
+        name=DENOISER,
+        modules=modules,
+        checkpoint_prefix="model.diffusion_model.",
+        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
+        diffusers_prefix="transformer",
+        aliases=aliases or {},
+        others=others or {},
+    )
 
 
 def sliced_shape(shape: Shape, part: Slice) -> Shape:

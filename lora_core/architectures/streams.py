@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..types import DENOISER, Shape
-from .spec import BASE_BLOCK, Component, Location, Module, linear, rows_of, swapped
+from ..types import Shape
+from .spec import BASE_BLOCK, Component, Location, Module, linear, rows_of, swapped, transformer
 
 HEAD, TIME = 128, 256
 FINAL_NORM = "final_layer.adaLN_modulation.1"
@@ -142,12 +142,8 @@ def build(config: StreamsConfig) -> Component:
         add(_single(config), f"single_blocks.{index}.", f"single_transformer_blocks.{index}.", f"single{index:02d}")
     if FINAL_NORM in modules:
         aliases["norm_out.linear"] = swapped(FINAL_NORM, config.width)
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
         aliases=aliases,
         others=others,
     )

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..types import DENOISER, TEXT_ENCODER, Shape
+from ..types import TEXT_ENCODER, Shape
 from . import t5
-from .spec import Architecture, Component, Module, linear, norm
+from .spec import Architecture, Component, Module, linear, norm, transformer
 
 TEXT_WIDTH, TIME_WIDTH, IMAGE_WIDTH = 4096, 256, 1280
 # Modulations are parameters without a module of their own; this is what diffusers calls them.
@@ -57,12 +57,8 @@ def build(config: WanConfig) -> Component:
             modules[stem] = Module(stem, {"modulation": (1, 6, config.width)}, f"{stem}.{TABLE}", block)
             for path, (name, shapes) in rows.items():
                 modules[f"{stem}.{path}"] = Module(f"{stem}.{path}", shapes, f"{stem}.{name}", block)
-    return Component(
-        name=DENOISER,
-        modules=modules,
-        checkpoint_prefix="model.diffusion_model.",
-        kohya_prefixes=("lora_unet", "lora_transformer", "lycoris"),
-        diffusers_prefix="transformer",
+    return transformer(
+        modules,
     )
 
 
