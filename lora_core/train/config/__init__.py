@@ -1,0 +1,29 @@
+"""``TrainConfig``: all that a training run is told, checked as a whole before anything is loaded.
+
+A TOML file has a table a section. ``load_config`` reads one, ``parse_config`` takes the same as nested
+dictionaries; both list every fault at once, each with the nearest name for a key that does not exist.
+"""
+
+from .data import DataSection, PriorSection, ValidationSection
+from .model import ModelSection
+from .network import NetworkSection, TextEncoderSection, TokensSection
+from .objective import ObjectiveSection
+from .optimizer import OptimizerSection
+from .run import OutputSection, RunSection, SamplesSection
+from .train_config import TrainConfig
+
+__all__ = [
+    "DataSection",
+    "ModelSection",
+    "NetworkSection",
+    "ObjectiveSection",
+    "OptimizerSection",
+    "OutputSection",
+    "PriorSection",
+    "RunSection",
+    "SamplesSection",
+    "TextEncoderSection",
+    "TokensSection",
+    "TrainConfig",
+    "ValidationSection",
+]
