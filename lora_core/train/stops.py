@@ -1,0 +1,88 @@
+"""Hard stops: what ends a run at once, because going on would waste hours or spoil a file.
+
+Each is a fault that trainers are known to pass over in silence. A run that stops writes nothing over the last good
+file and the last good state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import LoomError
+
+
+class TrainingStoppedError(LoomError, RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class DivergedError(TrainingStoppedError, ArithmeticError):
+    """The loss of a picture is NaN or infinite."""
+
+    def __init__(self, step: int, pictures: Sequence[str], loss: float) -> None:
+        self.step, self.pictures, self.loss = step, tuple(pictures), loss
+        shown = ", ".join(self.pictures[:3]) + (f" and {len(pictures) - 3} more" if len(pictures) > 3 else "")
+        super().__init__(
+            f"step {step}: the loss is {loss} for {shown}. Nothing was saved since the last good step. Lower the "
+            f"learning rate, use bf16 or fp32 in place of fp16, or look at the picture; then start the command again."
+        )
+
+
+class NotLearningError(TrainingStoppedError):
+    """A part that should train gets no gradient, or does not move."""
+
+    def __init__(self, part: str, steps: int, why: str) -> None:
+        self.part, self.steps, self.why = part, steps, why
+        super().__init__(
+            f"{part}: {why} in {steps} step{'s' if steps > 1 else ''}, so nothing would be learned. Check its learning "
+            f"rate and that its modules are used by the model; in fp16 use bf16 or fp32."
+        )
+
+
+class ResumeError(TrainingStoppedError, ValueError):
+    """A state on disk cannot be continued."""
+
+
+def check_losses(steps: Sequence[int], losses: Tensor, names: Sequence[Sequence[str]]) -> None:
+    """Raise ``DivergedError`` for the first step with a loss that is not finite.
+
+    Args:
+        steps: n numbers of steps.
+        losses: (n, pictures of a step) on the CPU.
+        names: of the pictures, in the order of the columns, for each step.
+    """
+    finite = torch.isfinite(losses)
+    if bool(finite.all()):
+        return
+    row = int((~finite).any(dim=1).nonzero()[0])
+    wrong = [name for name, good in zip(names[row], finite[row].tolist(), strict=True) if not good]
+    value = next(float(x) for x, good in zip(losses[row], finite[row], strict=True) if not good)
+    raise DivergedError(steps[row], wrong, value)
+
+
+def check_gradients(norms: Mapping[str, float], step: int) -> None:
+    """Raise ``NotLearningError`` for a part whose gradient is exactly zero; ``norms``: part -> norm of its gradient."""
+    for part, norm in norms.items():
+        if norm == 0:
+            raise NotLearningError(part, step, "its gradient is exactly zero")
+
+
+def check_moved(part: str, before: Iterable[Tensor], now: Iterable[Tensor], steps: int) -> None:
+    """Raise ``NotLearningError`` when all parameters of a part are where they were ``steps`` steps before."""
+    if all(torch.equal(a, b.detach().to(a.device, a.dtype)) for a, b in zip(before, now, strict=True)):
+        raise NotLearningError(part, steps, "its parameters did not move")
+
+
+def spill(reserved: int, total: int) -> str:
+    """A warning where a run holds more memory than the GPU has, "" otherwise; both in bytes.
+
+    Drivers (NVIDIA's on Windows since 536) then use the host's memory in silence, and a step takes ten times as long.
+    """
+    if reserved <= total:
+        return ""
+    return (
+        f"the run holds {reserved / 2**30:.1f} GiB, the GPU has {total / 2**30:.1f}: the driver uses the host's memory "
+        "for the rest, which is slow. Lower the batch or the resolution, or switch checkpointing on."
+    )
