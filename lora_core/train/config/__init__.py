@@ -5,6 +5,8 @@ dictionaries; both list every fault at once, each with the nearest name for a ke
 """
 
 from .data import DataSection, PriorSection, ValidationSection
+from .keys import Setting, settings
+from .loading import dump_config, load_config, override, parse_config
 from .model import ModelSection
 from .network import NetworkSection, TextEncoderSection, TokensSection
 from .objective import ObjectiveSection
@@ -22,8 +24,14 @@ __all__ = [
     "PriorSection",
     "RunSection",
     "SamplesSection",
+    "Setting",
     "TextEncoderSection",
     "TokensSection",
     "TrainConfig",
     "ValidationSection",
+    "dump_config",
+    "load_config",
+    "override",
+    "parse_config",
+    "settings",
 ]

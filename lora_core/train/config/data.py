@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator
 
@@ -63,6 +63,8 @@ class DataSection(Section):
     @field_validator("resolution", mode="before")
     @classmethod
     def _square(cls, value: object) -> object:
+        if isinstance(value, list):  # what a validator returns is checked strictly, and a list is no tuple
+            return tuple(cast("list[object]", value))
         return (value, value) if isinstance(value, int) else value
 
 

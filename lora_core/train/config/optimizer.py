@@ -19,8 +19,10 @@ class OptimizerSection(Section):
     name: OptimizerName = "adamw"
     learning_rate: float = Field(default=1e-4, gt=0, description="1 for prodigy")
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, ...] = Field(default=(0.9, 0.999), description="two, three for came")
-    eps: float = Field(default=1e-8, gt=0)
+    betas: tuple[float, ...] | None = Field(
+        default=None, description="two, three for came; the optimizer's own when left out, mostly 0.9 and 0.999"
+    )
+    eps: float | None = Field(default=None, gt=0, description="the optimizer's own when left out, mostly 1e-8")
     options: dict[str, bool | int | float | str] = Field(default={}, description="handed to the optimizer as they are")
 
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
