@@ -160,7 +160,7 @@ def _value(text: str) -> Any:
         read = read_toml(f"value = {text}")
     except ValueError:
         return text
-    usable = len(read) == 1 and isinstance(read["value"], bool | int | float | str | list | dict)
+    usable = len(read) == 1 and type(read["value"]) in (bool, int, float, str, list, dict)
     return read["value"] if usable else text
 
 
