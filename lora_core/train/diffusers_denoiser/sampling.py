@@ -1,0 +1,70 @@
+"""A picture, through diffusers' own pipeline made of the parts that are trained: nothing is loaded twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Conditions
+from .parts import Parts
+
+
+def pipeline(parts: Parts, scheduler: Any) -> Any:
+    """The pipeline of SD or SDXL around these parts; prompts are encoded by us, so it gets no tokenizer."""
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    common = {"vae": parts.vae, "unet": parts.unet, "scheduler": scheduler}
+    if parts.is_sdxl:
+        made: Any = StableDiffusionXLPipeline(
+            **common, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, add_watermarker=False
+        )  # fmt: skip
+    else:
+        made = StableDiffusionPipeline(
+            **common,
+            text_encoder=None,  # pyright: ignore[reportArgumentType]
+            tokenizer=None,  # pyright: ignore[reportArgumentType]
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def draw_picture(
+    made: Any,
+    conditions: Conditions,
+    *,
+    noise: Tensor,
+    steps: int,
+    guidance: float,
+    width: int,
+    height: int,
+) -> Tensor:
+    """(3, height, width) in [0, 1] on the CPU; ``conditions`` has the prompt's row, then the negative prompt's."""
+    arguments: dict[str, Any] = {
+        "prompt_embeds": conditions["text"][:1],
+        "negative_prompt_embeds": conditions["text"][1:],
+    }
+    if "pooled" in conditions:
+        arguments |= {
+            "pooled_prompt_embeds": conditions["pooled"][:1],
+            "negative_pooled_prompt_embeds": conditions["pooled"][1:],
+        }
+    result = made(
+        **arguments,
+        latents=noise,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        width=width,
+        height=height,
+        output_type="pt",
+    )
+    return result.images[0].float().clamp(0, 1).cpu()
+
+
+def first_noise(channels: int, height: int, width: int, seed: int) -> Tensor:
+    """(1, channels, height, width) drawn on the CPU, so that every device starts from the same."""
+    return torch.randn((1, channels, height, width), generator=torch.Generator().manual_seed(seed))
