@@ -11,10 +11,12 @@ from .model import ModelSection
 from .network import NetworkSection, TextEncoderSection, TokensSection
 from .objective import ObjectiveSection
 from .optimizer import OptimizerSection
+from .presets import PRESETS
 from .run import OutputSection, RunSection, SamplesSection
 from .train_config import TrainConfig
 
 __all__ = [
+    "PRESETS",
     "DataSection",
     "ModelSection",
     "NetworkSection",

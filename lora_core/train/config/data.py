@@ -47,7 +47,7 @@ class DataSection(Section):
     tag_dropout: Fraction = Field(default=0.0, description="share of tags left out, beyond keep_tokens")
     shuffle_tags: bool = Field(default=False, description="tags in random order, beyond keep_tokens")
     keep_tokens: int = Field(default=0, ge=0, description="tags in front that stay first and are never dropped")
-    separator: str = Field(default=",", min_length=1)
+    separator: str = Field(default=",", min_length=1, description="text between tags")
     wildcards: bool = Field(default=False, description="{red|blue} in a caption is one of them; lines are alternatives")
 
     masks: Literal["none", "file", "alpha", "auto"] = Field(

@@ -50,7 +50,7 @@ def _fault(record: ErrorDetails) -> str:
     if kind == "finite_number":
         return f"{name}: expected a finite number, got {_show(value)}"
     if kind == "string_too_short":
-        return f"{name}: is empty"
+        return f"{name}: is empty; give the {setting.description}"
     if kind == "string_pattern_mismatch":
         return f"{name}: expected a name without / and \\, got {_show(value)}"
     inside = isinstance(record["loc"][-1], int) and kind != "missing"

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ...errors import ConfigError
+from ...errors import ConfigError, UnknownNameError
 from .checks import cross_checks
 from .faults import faults_of, unknown
 from .keys import sections, settings
+from .presets import preset_values
 from .toml import read_toml
 from .train_config import TrainConfig
 
@@ -43,22 +44,22 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def parse_config(values: Mapping[str, Any], where: str = "settings") -> TrainConfig:
-    """Nested dictionaries as TOML has them; ``where`` they are from is the first word of an error.
+    """Nested dictionaries as TOML has them, over those of their preset; ``where`` they are from begins an error.
 
     Raises:
         ConfigError: all faults at once, each with its key.
     """
+    values, faults = _over_preset(values)
     # Left out, these two would be one fault each and hide those of their keys.
     whole: Table = {"model": {}, "data": {}, **values}
-    needed = [] if _has_pictures(whole["data"]) else ["data.folder: is missing; give the folder with the pictures"]
+    if not _has_pictures(whole["data"]):
+        faults.append("data.folder: is missing; give the folder with the pictures")
     try:
         # As JSON, a list may be a tuple while "8" is no number and true is not 1.
         config = TrainConfig.model_validate_json(json.dumps(whole, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(where, [*needed, *faults_of(error)]) from None
-    if needed:
-        raise ConfigError(where, needed)
-    if faults := cross_checks(config):
+        raise ConfigError(where, [*faults, *faults_of(error)]) from None
+    if faults := [*faults, *cross_checks(config)]:
         raise ConfigError(where, faults)
     return config
 
@@ -96,6 +97,22 @@ def override(values: Mapping[str, Any], overrides: Sequence[str]) -> Table:
     if faults:
         raise ConfigError("--set", faults)
     return result
+
+
+def _over_preset(values: Mapping[str, Any]) -> tuple[Table, list[str]]:
+    """``values`` with those of their preset under them, section by section, and what is wrong with its name."""
+    name = values.get("preset", "")
+    if not isinstance(name, str) or not name.strip():
+        return dict(values), []
+    try:
+        result = preset_values(name.strip())
+    except UnknownNameError as error:
+        return dict(values), [f"preset: {error.message}"]
+    for key, value in values.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, dict)
+        result[key] = {**cast(Table, below), **cast(Mapping[str, Any], value)} if both else value
+    return result, []
 
 
 def _has_pictures(data: object) -> bool:

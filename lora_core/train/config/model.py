@@ -12,7 +12,7 @@ from .section import Section
 class ModelSection(Section):
     """The base model; its weights are frozen."""
 
-    base: str = Field(description="folder of a diffusers pipeline, a hub id, or a single-file checkpoint")
+    base: str = Field(min_length=1, description="folder of a diffusers pipeline, a hub id, or a single-file checkpoint")
     vae: str = Field(default="", description="another VAE in the place of the base's own: a folder, hub id or file")
     pipeline: str = Field(default="", description="folder of configs and tokenizers for a single file, when offline")
     revision: str = Field(default="", description="branch or commit of a hub id")

@@ -50,7 +50,9 @@ class OutputSection(Section):
     """The file, its name, and what it says of itself."""
 
     folder: str = "loras"
-    name: str = Field(default="lora", min_length=1, pattern=r"^[^/\\]+$")
+    name: str = Field(
+        default="lora", min_length=1, pattern=r"^[^/\\]+$", description="name of the file, without .safetensors"
+    )
     format: str = Field(default="kohya", description="kohya, diffusers, peft or comfy")
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     save_every: int = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from .data import DataSection, ValidationSection
 from .model import ModelSection
 from .network import NetworkSection, TextEncoderSection, TokensSection
@@ -14,7 +16,7 @@ from .section import Section
 class TrainConfig(Section):
     """A training run. A table of the TOML file for each field; ``preset`` stands in front of the tables."""
 
-    preset: str = ""
+    preset: str = Field(default="", description="settings to start from; `loom train --presets` lists them")
     model: ModelSection
     data: DataSection
     validation: ValidationSection = ValidationSection()

@@ -77,8 +77,13 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "infinite": ({"objective": {"gamma": float("inf")}}, "objective.gamma: expected a finite number, got inf"),
     "a share": ({"data": {"flip": 1.5, "folder": "p"}}, "data.flip: expected at most 1, got 1.5"),
     "none of it": ({"optimizer": {"eps": 0.0}}, "optimizer.eps: expected more than 0, got 0.0"),
+    "no base": (
+        {"model": {"base": ""}},
+        "model.base: is empty; give the folder of a diffusers pipeline, a hub id, or a single-file checkpoint",
+    ),
+    "a preset": ({"preset": "sdlx-style"}, "preset: no preset named 'sdlx-style': did you mean 'sdxl-style'?"),
     "a folder in a name": ({"output": {"name": "a/b"}}, "output.name: expected a name without / and \\, got 'a/b'"),
-    "an empty name": ({"output": {"name": ""}}, "output.name: is empty"),
+    "an empty name": ({"output": {"name": ""}}, "output.name: is empty; give the name of the file"),
     "a block": (
         {"network": {"block_ranks": {"mid": -1}}},
         "network.block_ranks: ranks are 0 or more, got less for mid",
