@@ -13,12 +13,12 @@ from ..convert import DTYPES as CONVERT_DTYPES
 from ..convert import FOLDERS, WRITERS
 from ..errors import UnknownNameError
 from ..merge import DTYPES
-from . import DONE, INTERRUPTED, USAGE, converting, inspecting, merging
+from . import DONE, INTERRUPTED, USAGE, converting, inspecting, merging, training
 from .lora_option import parse_lora
 
 app = typer.Typer(
     name="loom",
-    help="Read, check, convert and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI.",
+    help="Read, check, convert, merge and train LoRA files. The same engine as the LoRA Loom nodes in ComfyUI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,7 +95,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 @app.callback()
 def loom() -> None:
-    """Read, check, convert and merge LoRA files. The same engine as the LoRA Loom nodes in ComfyUI."""
+    """Read, check, convert, merge and train LoRA files. The same engine as the LoRA Loom nodes in ComfyUI."""
 
 
 @app.command("inspect")
@@ -209,3 +209,45 @@ def merge_to_checkpoint_command(
         overwrite=overwrite,
         json=json,
     )
+
+
+@app.command("train")
+def train_command(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Settings, in TOML; docs/TRAINING.md lists them.", metavar="CONFIG.toml"),
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting over the file's; repeat it. Without a file, all settings.",
+            metavar="KEY=VALUE",
+            autocompletion=training.complete_setting,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run, as is the default; fail if there is none.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where a run was interrupted.")] = False,
+    presets: Annotated[bool, typer.Option("--presets", help="List the presets and train nothing.")] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Write CONFIG.toml (or print it) with this preset's settings, and train nothing.",
+            metavar="PRESET",
+            autocompletion=training.complete_preset,
+        ),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Train a LoRA on captioned pictures. After an interrupt, the same command goes on."""
+    if sum((resume, fresh, presets, init is not None)) > 1:
+        raise typer.BadParameter("--resume, --fresh, --presets and --init exclude each other")
+    if presets:
+        return training.list_presets(json)
+    if init is not None:
+        return training.init(init, config, set or [])
+    if config is None and not set:
+        raise typer.BadParameter("give a file of settings; `loom train --init PRESET FILE` writes one")
+    return training.run(config, set or [], "must" if resume else "never" if fresh else "auto", json)

@@ -25,7 +25,9 @@ class DataSection(Section):
 
     folder: str = Field(default="", description="pictures with metadata.jsonl or .csv, text files, or kohya's folders")
     caption: str = Field(default="", description="one caption for all pictures that have none")
-    caption_extensions: tuple[str, ...] = (".txt", ".caption")
+    caption_extensions: tuple[str, ...] = Field(
+        default=(".txt", ".caption"), description="of text files with a picture's name"
+    )
     text_column: str = Field(default="text", description="of metadata.jsonl and .csv")
     select: dict[str, str] = Field(default={}, description="only rows of metadata whose columns have these values")
     repeats: int = Field(default=1, ge=1, description="times that a picture counts in an epoch")
@@ -36,7 +38,7 @@ class DataSection(Section):
     bucket_step: int = Field(default=64, ge=8, description="sides of buckets are multiples of it, in pixels")
     max_aspect: float = Field(default=2.0, ge=1, description="the widest and tallest bucket")
     upscale: bool = Field(default=False, description="allow enlarging pictures that are smaller than their bucket")
-    crop: Literal["center", "random"] = "center"
+    crop: Literal["center", "random"] = Field(default="center", description="which part of a picture fills its bucket")
     flip: Fraction = Field(default=0.0, description="share of draws that are mirrored")
     colour_jitter: Fraction = Field(default=0.0, description="brightness, contrast and saturation change by up to this")
     latents: Literal["sample", "mean"] = Field(
@@ -55,8 +57,8 @@ class DataSection(Section):
     )
     mask_floor: Fraction = Field(default=0.1, description="weight where the mask is black")
     cache: str = Field(default="", description="folder of cached latents and text; beside the output when empty")
-    cache_latents: bool = True
-    cache_text: bool = True
+    cache_latents: bool = Field(default=True, description="encode each view of a picture once and keep it on disk")
+    cache_text: bool = Field(default=True, description="the same for captions, where no text encoder is trained")
     workers: int = Field(default=1, ge=0, le=64, description="threads that read the next pictures")
     prior: PriorSection = PriorSection()
 

@@ -15,14 +15,14 @@ Targets = str | tuple[str, ...]
 class NetworkSection(Section):
     """The adapter that PEFT puts into the denoiser."""
 
-    type: Literal["lora", "dora", "loha", "lokr", "oft"] = "lora"
+    type: Literal["lora", "dora", "loha", "lokr", "oft"] = Field(default="lora", description="kind of the adapter")
     rank: int = Field(default=16, ge=1, le=4096, description="for OFT the size of a block")
     alpha: float | None = Field(
         default=None, gt=0, description="scale is alpha / rank; as large as the rank when left out"
     )
     rslora: bool = Field(default=False, description="scale alpha / sqrt(rank) in place of alpha / rank")
     conv_rank: int = Field(default=0, ge=0, description="LoCon: 3x3 convolutions too, at this rank; 0 leaves them")
-    conv_alpha: float | None = Field(default=None, gt=0)
+    conv_alpha: float | None = Field(default=None, gt=0, description="as large as conv_rank when left out")
     start: Literal["kaiming", "gaussian", "pissa", "olora", "orthogonal"] = Field(
         default="kaiming", description="the factors at the start; pissa and olora begin at the base's own directions"
     )
@@ -53,11 +53,11 @@ class NetworkSection(Section):
 class TextEncoderSection(Section):
     """Adapters in the text encoders."""
 
-    train: bool = False
+    train: bool = Field(default=False, description="train adapters in the text encoders too")
     rank: int | None = Field(default=None, ge=1, description="as the network's when left out")
-    alpha: float | None = Field(default=None, gt=0)
+    alpha: float | None = Field(default=None, gt=0, description="as large as the rank when left out")
     targets: Targets = Field(default="attention+ff", description="as in [network]")
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, description="of the text encoders' adapters")
     until: float = Field(default=1.0, gt=0, le=1, description="share of the steps after which the text encoders stay")
 
 
@@ -66,7 +66,7 @@ class TokensSection(Section):
 
     names: tuple[str, ...] = Field(default=(), description="placeholder words, `<s1>`; each is one new token")
     start: tuple[str, ...] = Field(default=(), description="for each: a word to start from, `<rand-0.017>` or `<zero>`")
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0, description="of the embeddings")
     steps: int = Field(default=0, ge=0, description="first steps in which the embeddings alone are trained")
     keep_training: bool = Field(default=False, description="go on with the embeddings beside the adapter")
     norm: float = Field(default=0.4, ge=0, description="length that embeddings decay towards; 0 for no decay")

@@ -16,9 +16,9 @@ OptimizerName = Literal[
 class OptimizerSection(Section):
     """The optimizer, its schedule, and what keeps steps in bounds."""
 
-    name: OptimizerName = "adamw"
+    name: OptimizerName = Field(default="adamw", description="the 8-bit ones need bitsandbytes")
     learning_rate: float = Field(default=1e-4, gt=0, description="1 for prodigy")
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="pull of the factors towards 0")
     betas: tuple[float, ...] | None = Field(
         default=None, description="two, three for came; the optimizer's own when left out, mostly 0.9 and 0.999"
     )
@@ -26,7 +26,7 @@ class OptimizerSection(Section):
     options: dict[str, bool | int | float | str] = Field(default={}, description="handed to the optimizer as they are")
 
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
-        "constant_with_warmup"
+        Field(default="constant_with_warmup", description="of the learning rate")
     )
     warmup: int = Field(default=100, ge=0, description="steps; not more than a tenth of the run is used")
     cycles: int = Field(default=1, ge=1, description="of cosine_with_restarts")

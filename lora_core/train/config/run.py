@@ -17,15 +17,17 @@ class RunSection(Section):
     steps: int = Field(default=1000, ge=1, description="of the optimizer")
     batch: int = Field(default=1, ge=1, description="pictures a pass, on each process")
     accumulate: int = Field(default=1, ge=1, description="passes a step")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of start values, noise, timesteps and the order of data")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="of the computation; factors stay fp32"
     )
     checkpointing: bool = Field(default=False, description="less memory, about a third more time")
     compile: bool = Field(default=False, description="torch.compile; the first step of each shape takes longer")
-    channels_last: bool = False
-    attention: Literal["auto", "sdpa", "sliced"] = "auto"
+    channels_last: bool = Field(default=False, description="memory layout that suits convolutions on a GPU")
+    attention: Literal["auto", "sdpa", "sliced"] = Field(
+        default="auto", description="sliced takes less memory and more time"
+    )
     log_every: int = Field(
         default=10, ge=1, description="steps between two looks at the loss; each waits for the device"
     )
@@ -35,26 +37,28 @@ class RunSection(Section):
 class SamplesSection(Section):
     """Pictures drawn on the way, always from the same noise."""
 
-    prompts: tuple[str, ...] = ()
-    negative: str = ""
+    prompts: tuple[str, ...] = Field(default=(), description="a picture is drawn for each")
+    negative: str = Field(default="", description="negative prompt of all")
     every: int = Field(default=0, ge=0, description="steps; 0 for the end only")
-    seed: int = Field(default=0, ge=0)
-    steps: int = Field(default=20, ge=1)
-    guidance: float = Field(default=7.0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of their noise")
+    steps: int = Field(default=20, ge=1, description="of the sampler")
+    guidance: float = Field(default=7.0, ge=0, description="classifier-free guidance scale")
     width: Side | None = Field(default=None, description="the training resolution when left out")
-    height: Side | None = None
+    height: Side | None = Field(default=None, description="the training resolution when left out")
     first: bool = Field(default=True, description="before the first step too")
 
 
 class OutputSection(Section):
     """The file, its name, and what it says of itself."""
 
-    folder: str = "loras"
+    folder: str = Field(
+        default="loras", description="where the file goes, and beside it <name>.run with state, samples, curves"
+    )
     name: str = Field(
         default="lora", min_length=1, pattern=r"^[^/\\]+$", description="name of the file, without .safetensors"
     )
     format: str = Field(default="kohya", description="kohya, diffusers, peft or comfy")
-    dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp16", description="number type in the file")
     save_every: int = Field(
         default=0, ge=0, description="steps between two files <name>-000500.safetensors; 0 for the end only"
     )
@@ -62,12 +66,12 @@ class OutputSection(Section):
     state_every: int = Field(
         default=0, ge=0, description="steps between two saves of the state; 0 for as often as files"
     )
-    title: str = ""
-    author: str = ""
-    description: str = ""
-    license: str = ""
-    tags: tuple[str, ...] = ()
-    comment: str = ""
-    thumbnail: bool = True
-    tensorboard: bool = True
-    plot: bool = True
+    title: str = Field(default="", description="for the metadata, as the next five")
+    author: str = Field(default="", description="who made it")
+    description: str = Field(default="", description="what it is for")
+    license: str = Field(default="", description="what others may do with it")
+    tags: tuple[str, ...] = Field(default=(), description="words to find it by")
+    comment: str = Field(default="", description="anything else")
+    thumbnail: bool = Field(default=True, description="the last sample in the metadata")
+    tensorboard: bool = Field(default=True, description="curves for TensorBoard in <name>.run/logs")
+    plot: bool = Field(default=True, description="curves as a picture, <name>.run/loss.png")
