@@ -29,7 +29,9 @@ class DataSection(Section):
         default=(".txt", ".caption"), description="of text files with a picture's name"
     )
     text_column: str = Field(default="text", description="of metadata.jsonl and .csv")
-    select: dict[str, str] = Field(default={}, description="only rows of metadata whose columns have these values")
+    select: dict[str, str] = Field(
+        default={}, description="only rows of metadata whose columns have these values; !value for all but it"
+    )
     repeats: int = Field(default=1, ge=1, description="times that a picture counts in an epoch")
     trigger: str = Field(default="", description="word put in front of every caption and saved as the trigger phrase")
 
@@ -75,6 +77,7 @@ class ValidationSection(Section):
 
     split: float = Field(default=0.0, ge=0, lt=1, description="share of the pictures held out, by their content")
     folder: str = Field(default="", description="or pictures of their own")
+    select: dict[str, str] = Field(default={}, description="of the folder's metadata, as in [data]")
     every: int = Field(default=0, ge=0, description="steps between two measurements; 0 for the start and the end only")
     timesteps: tuple[float, ...] = Field(default=(0.2, 0.4, 0.6, 0.8), description="as fractions of the schedule")
     train_subset: int = Field(

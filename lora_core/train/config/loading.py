@@ -21,6 +21,7 @@ from .keys import sections, settings
 from .presets import preset_values
 from .toml import read_toml
 from .train_config import TrainConfig
+from .unused import unused
 
 Table = dict[str, Any]
 
@@ -49,7 +50,8 @@ def parse_config(values: Mapping[str, Any], where: str = "settings") -> TrainCon
     Raises:
         ConfigError: all faults at once, each with its key.
     """
-    values, faults = _over_preset(values)
+    preset, faults = _preset(values.get("preset", ""))
+    values = _over(preset, values)
     # Left out, these two would be one fault each and hide those of their keys.
     whole: Table = {"model": {}, "data": {}, **values}
     if not _has_pictures(whole["data"]):
@@ -59,7 +61,7 @@ def parse_config(values: Mapping[str, Any], where: str = "settings") -> TrainCon
         config = TrainConfig.model_validate_json(json.dumps(whole, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(where, [*faults, *faults_of(error)]) from None
-    if faults := [*faults, *cross_checks(config)]:
+    if faults := [*faults, *cross_checks(config), *unused(config, preset)]:
         raise ConfigError(where, faults)
     return config
 
@@ -99,20 +101,24 @@ def override(values: Mapping[str, Any], overrides: Sequence[str]) -> Table:
     return result
 
 
-def _over_preset(values: Mapping[str, Any]) -> tuple[Table, list[str]]:
-    """``values`` with those of their preset under them, section by section, and what is wrong with its name."""
-    name = values.get("preset", "")
+def _preset(name: object) -> tuple[Table, list[str]]:
+    """Values of a preset, and what is wrong with its name; a name of another type is pydantic's to say."""
     if not isinstance(name, str) or not name.strip():
-        return dict(values), []
+        return {}, []
     try:
-        result = preset_values(name.strip())
+        return preset_values(name.strip()), []
     except UnknownNameError as error:
-        return dict(values), [f"preset: {error.message}"]
+        return {}, [f"preset: {error.message}"]
+
+
+def _over(preset: Table, values: Mapping[str, Any]) -> Table:
+    """The user's values over those of a preset, section by section."""
+    result = dict(preset)
     for key, value in values.items():
-        below = result.get(key)
+        below = preset.get(key)
         both = isinstance(value, Mapping) and isinstance(below, dict)
         result[key] = {**cast(Table, below), **cast(Mapping[str, Any], value)} if both else value
-    return result, []
+    return result
 
 
 def _has_pictures(data: object) -> bool:

@@ -27,7 +27,8 @@ class NetworkSection(Section):
         default="kaiming", description="the factors at the start; pissa and olora begin at the base's own directions"
     )
     targets: Targets = Field(
-        default="attention+ff", description="attention, attention+ff, all, `regex:...`, or a list of module names"
+        default="attention+ff",
+        description="attention, ff, proj, conv, all, joined by +; `regex:...`; or a list of module names",
     )
     exclude: tuple[str, ...] = Field(default=(), description="regular expressions of module names to leave out")
     block_ranks: dict[str, int] = Field(default={}, description="block name -> rank; 0 leaves the block out")

@@ -78,7 +78,7 @@ def test_the_papers_settings():
         ({"rank": 16}, {}, 1.0),
         ({"rank": 16, "alpha": 8, "rslora": True}, {}, 2.0),
         ({"rank": 16, "alpha": 8}, {"name": "sgd"}, 0.25),
-        ({"rank": 16, "alpha": 8, "type": "oft"}, {}, 1.0),
+        ({"rank": 16, "type": "oft"}, {}, 1.0),
     ],
 )
 def test_alpha_changes_the_learning_rate_that_counts(network: Any, optimizer: Any, factor: float):
