@@ -20,7 +20,7 @@ from ..errors import DiskFullError, OutputExistsError
 
 @contextlib.contextmanager
 def atomic_file(
-    path: str | os.PathLike[str], *, size: int = 0, overwrite: bool = False
+    path: str | os.PathLike[str], *, size: int = 0, overwrite: bool = False, durable: bool = True
 ) -> Generator[FileIO, None, None]:
     """An unbuffered file that becomes ``path`` when the block ends without an exception.
 
@@ -31,6 +31,7 @@ def atomic_file(
         path: the file to make; a symbolic link is followed.
         size: bytes that will be written, to check the free space first.
         overwrite: replace a file that is there.
+        durable: wait until the bytes are on disk; False for what can be made again and is checked when read.
 
     Raises:
         OutputExistsError: ``path`` is there and ``overwrite`` is False.
@@ -47,13 +48,15 @@ def atomic_file(
         # FileIO asks for mode 666, so the user's umask decides (tempfile would make the file private).
         with FileIO(str(partial), "x+") as handle:
             yield handle
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         _refuse_existing(target, overwrite)  # it may have come meanwhile
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
 
 
 def start_flush(handle: FileIO, begin: int, end: int) -> None:
@@ -72,7 +75,8 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
         raise OutputExistsError(target.name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk: what was renamed stays so after a power cut."""
     if os.name == "nt":  # Windows cannot open a folder; its rename is journalled
         return
     descriptor = os.open(folder, os.O_RDONLY)

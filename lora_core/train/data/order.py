@@ -1,0 +1,83 @@
+"""Which pictures a step sees: a function of (seed, step), without end and without a remainder.
+
+Each bucket has an endless stream: one permutation of its pictures after another, each picture as often as it repeats.
+A step takes ``count`` draws from one bucket. Buckets take turns in cycles in which each has turns in proportion to its
+pictures, spread evenly, so that all pictures are seen equally often and no batch is partial.
+
+With pictures of the class every second draw is one of them, from a stream of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import gcd
+
+import numpy as np
+import torch
+
+from ..seeds import generator
+from .views import Size
+
+_Cycle = tuple[np.ndarray, np.ndarray]
+
+
+class Order:
+    """The order of the draws.
+
+    Args:
+        seed: of the run.
+        pictures: bucket -> indices of its pictures, each as often as it repeats.
+        priors: bucket -> indices of pictures of the class that fit it; the same buckets, or none.
+    """
+
+    def __init__(self, seed: int, pictures: Mapping[Size, Sequence[int]], priors: Mapping[Size, Sequence[int]]) -> None:
+        self.seed = seed
+        self.sizes = sorted(pictures)
+        self.streams = {("picture", size): tuple(pictures[size]) for size in self.sizes}
+        self.streams |= {("prior", size): tuple(priors[size]) for size in sorted(priors)}
+        counts = [len(pictures[size]) for size in self.sizes]
+        common = gcd(*counts)
+        self.turns = [count // common for count in counts]
+        # The last permutation of each stream and the last cycle: steps mostly come in their order.
+        self._permutations: dict[tuple[str, Size], tuple[int, list[int]]] = {}
+        self._cycle: tuple[int, _Cycle] | None = None
+
+    def draw(self, step: int, count: int) -> tuple[Size, list[int]]:
+        """Bucket of a step, and the indices of its pictures."""
+        size, turn = self._turn(step)
+        indices = range(turn * count, (turn + 1) * count)
+        if ("prior", size) not in self.streams:
+            return size, [self._at("picture", size, index) for index in indices]
+        return size, [self._at("prior" if index % 2 else "picture", size, index // 2) for index in indices]
+
+    def _turn(self, step: int) -> tuple[Size, int]:
+        """The bucket of a step, and how many steps before it had the same."""
+        if len(self.sizes) == 1:
+            return self.sizes[0], step
+        number, place = divmod(step, sum(self.turns))
+        if self._cycle is None or self._cycle[0] != number:
+            self._cycle = number, self._make_cycle(number)
+        buckets, turns = self._cycle[1]
+        bucket = int(buckets[place])
+        return self.sizes[bucket], number * self.turns[bucket] + int(turns[place])
+
+    def _make_cycle(self, number: int) -> _Cycle:
+        """Bucket and turn of each step of a cycle: a bucket's turns fall at random, one in each equal part of it."""
+        random = generator(self.seed, "buckets", number)
+        buckets = np.repeat(np.arange(len(self.turns)), self.turns)
+        turns = np.concatenate([np.arange(count) for count in self.turns])
+        when = (turns + torch.rand(len(turns), generator=random, dtype=torch.float64).numpy()) / np.repeat(
+            self.turns, self.turns
+        )
+        order = np.argsort(when, kind="stable")
+        return buckets[order], turns[order]
+
+    def _at(self, kind: str, size: Size, index: int) -> int:
+        stream = self.streams[kind, size]
+        number, place = divmod(index, len(stream))
+        kept = self._permutations.get((kind, size))
+        if kept is None or kept[0] != number:
+            random = generator(self.seed, "order", kind, size, number)
+            kept = number, torch.randperm(len(stream), generator=random).tolist()
+            self._permutations[kind, size] = kept
+        return stream[kept[1][place]]
