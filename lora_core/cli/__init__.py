@@ -17,6 +17,10 @@ from ..errors import LoomError, MissingExtraError
 DONE, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+class Stopped(Exception):
+    """A command that was asked to stop, and did so in an orderly way; its text says what is kept."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, without the program's name; returns the exit status."""
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -36,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAULT
     except OSError as error:
         return fail(os_message(error))
+    except Stopped as stopped:
+        if str(stopped):  # of several processes, one speaks
+            fail(str(stopped))
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("loom: stopped; nothing was left half-written", file=sys.stderr)
         return INTERRUPTED

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import MissingExtraError, OutputExistsError
-from . import DONE, INTERRUPTED
+from . import DONE, Stopped
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ PACKAGES = (
 def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: bool) -> int:
     """Train, showing how it goes; report what was made."""
     with _needs_packages():
+        settings = _settings(config, overrides)  # before all that takes seconds to import
         from ..train.config.effective import scale_note
         from ..train.loop import train
         from .train_terminal import Interrupt, QuietWatcher, TerminalWatcher
 
-        settings = _settings(config, overrides)
         main = _is_main_process()
         if main and (note := scale_note(settings.network, settings.optimizer)):
             print(note, file=sys.stderr)
@@ -46,8 +46,11 @@ def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: boo
         with watcher.showing() if isinstance(watcher, TerminalWatcher) else nullcontext(), interrupt.listening():
             result = train(settings, watcher=watcher, resume=resume)
     if main:
-        _report(settings, result, json)
-    return DONE if result.finished else INTERRUPTED
+        _report(result, json)
+    if not result.finished:
+        said = f"stopped at step {result.steps} of {settings.run.steps}; saved {result.path} and the state; "
+        raise Stopped(f"{said}the same command goes on from there" if main else "")
+    return DONE
 
 
 def init(preset: str, out: Path | None, overrides: Sequence[str]) -> int:
@@ -67,7 +70,9 @@ def init(preset: str, out: Path | None, overrides: Sequence[str]) -> int:
     note = next((line.removeprefix("## ") for line in text.splitlines() if line.startswith("## Alpha")), "")
     if note:
         print(note, file=sys.stderr)
-    print(f"{out}: give model.base and data.folder, then `loom train {out}`", file=sys.stderr)
+    given = {text.partition("=")[0].strip() for text in overrides}
+    lacking = " and ".join(name for name in ("model.base", "data.folder") if name not in given)
+    print(f"{out}: {f'give {lacking}, then' if lacking else 'now'} `loom train {out}`", file=sys.stderr)
     return DONE
 
 
@@ -110,20 +115,14 @@ def _settings(config: Path | None, overrides: Sequence[str]) -> TrainConfig:
     return parse_config(override({}, overrides), where="--set") if config is None else load_config(config, overrides)
 
 
-def _report(settings: TrainConfig, result: TrainResult, json: bool) -> None:
+def _report(result: TrainResult, json: bool) -> None:
     facts = {"name": result.name, "steps": result.steps, "finished": result.finished, "loss": result.loss}
     if json:
         print_json({"path": str(result.path), **facts, "report": result.report})
     elif result.finished:
-        rows = [("steps", str(result.steps)), ("loss", f"{result.loss:.4f}")]
+        rows = [("file", str(result.path)), ("steps", str(result.steps)), ("loss", f"{result.loss:.4f}")]
         rows += [(name.replace("_", " "), str(value)) for name, value in result.report.items() if _is_plain(value)]
-        print_table(str(result.path), rows)
-    if not result.finished:
-        print(
-            f"loom: stopped at step {result.steps} of {settings.run.steps}; saved {result.path} and the state; "
-            "the same command goes on from there",
-            file=sys.stderr,
-        )
+        print_table(result.name, rows)
 
 
 def _is_plain(value: object) -> bool:

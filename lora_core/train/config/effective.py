@@ -29,7 +29,7 @@ def effective_rate(network: NetworkSection, optimizer: OptimizerSection) -> floa
 
 
 def scale_note(network: NetworkSection, optimizer: OptimizerSection) -> str:
-    """A line for people: ``alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05``.
+    """A line for people, such as ``alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05``.
 
     Empty where alpha plays no part.
     """
@@ -40,5 +40,8 @@ def scale_note(network: NetworkSection, optimizer: OptimizerSection) -> str:
     said = f"alpha {alpha:g} / {rank}: the change is scaled by {scale(network):.4g}"
     if optimizer.name == "prodigy":
         return f"{said}; prodigy finds its own learning rate, larger for a smaller scale"
+    if scale(network) == 1:
+        half = optimizer.learning_rate * (0.25 if optimizer.name == "sgd" else 0.5)
+        return f"{said}; with half the alpha, learning rate {optimizer.learning_rate:g} would act as {half:.4g}"
     rate = effective_rate(network, optimizer)
-    return f"{said}, so learning rate {optimizer.learning_rate:g} acts as {rate:.4g} would at alpha = rank"
+    return f"{said}, so learning rate {optimizer.learning_rate:g} acts as {rate:.4g} would at scale 1"

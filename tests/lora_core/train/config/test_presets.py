@@ -112,9 +112,11 @@ def test_the_effective_rate_is_what_torch_does(optimizer: str):
 def test_the_note_says_it_in_words():
     made = config("sdxl-subject")
     assert scale_note(made.network, made.optimizer) == (
-        "alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05 would at alpha = rank"
+        "alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05 would at scale 1"
     )
     rslora = config(network={"rslora": True, "alpha": 4})
-    assert "alpha 4 / sqrt(rank 16): the change is scaled by 1," in scale_note(rslora.network, rslora.optimizer)
+    assert "alpha 4 / sqrt(rank 16): the change is scaled by 1; with half the alpha" in scale_note(
+        rslora.network, rslora.optimizer
+    )
     assert "finds its own" in scale_note(config("sdxl-prodigy").network, config("sdxl-prodigy").optimizer)
     assert scale_note(config(network={"type": "oft"}).network, made.optimizer) == ""
