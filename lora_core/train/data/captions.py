@@ -12,6 +12,7 @@ import torch
 
 from ..config import DataSection
 from ..seeds import fraction, generator
+from .order import permutation
 
 # More forms of one caption than this are not worth keeping: each is made when it is drawn.
 MAX_FORMS = 256
@@ -77,7 +78,7 @@ def change_tags(caption: str, rules: DataSection, draw: Draw, random: torch.Gene
     if rules.tag_dropout:
         loose = [tag for number, tag in enumerate(loose) if draw(f"tag {number}") >= rules.tag_dropout]
     if rules.shuffle_tags:
-        loose = [loose[place] for place in torch.randperm(len(loose), generator=random).tolist()]
+        loose = [loose[place] for place in permutation(len(loose), random)]
     return f"{rules.separator} ".join([*kept, *loose])
 
 

@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from ...errors import LoomError
+from ..config import DataSection
 from ..denoiser import Conditions, Denoiser, Latents
 from ..events import Watcher
 from .cache import Cache, Facts, Tensors
 from .picture import Picture
-from .pixels import view_pixels
+from .pixels import view_mask, view_pixels
 from .sample import View
 
 # Bytes of entries in memory: 2,000 pictures of 1024 px for SDXL, 1,600 captions of it.
 LATENTS_MEMORY = 1 << 30
 TEXT_MEMORY = 1 << 30
+MASK_MEMORY = 1 << 27
 # Raise it when pixels of the same file and view change: entries made before are then not used.
 _WAY = "1"
 
@@ -48,6 +50,7 @@ class Encoding:
 
     def keep_in(self, folder: Path | None, watcher: Watcher, *, latents: bool = True, text: bool = True) -> None:
         self.latents = Cache(folder / "latents" if folder and latents else None, LATENTS_MEMORY, watcher.warned)
+        self.masks = Cache(None, MASK_MEMORY, watcher.warned)
         self.text = Cache(folder / "text" if folder and text else None, TEXT_MEMORY, watcher.warned)
 
     def latents_of(self, picture: Picture, view: View, denoiser: Denoiser, pixels: Tensor | None = None) -> Tensors:
@@ -60,6 +63,16 @@ class Encoding:
             found = {"mean": encoded.mean[0]} | ({} if encoded.std is None else {"std": encoded.std[0]})
             self.latents.put(facts, found)
         return found
+
+    def mask_of(self, picture: Picture, view: View, rules: DataSection, latent_step: int) -> Tensor | None:
+        """(1, height, width) as ``view_mask`` makes it; kept in memory. None without a mask."""
+        facts = {"picture": f"{picture.name} {picture.sha256}", "view": json.dumps(astuple(view))}
+        found = self.masks.get(facts)
+        if found is None:
+            mask = view_mask(picture, view, rules.masks, rules.mask_floor, latent_step)
+            found = {} if mask is None else {"mask": mask}
+            self.masks.put(facts, found)
+        return found.get("mask")
 
     def text_of(self, caption: str, denoiser: Denoiser) -> Tensors:
         """Conditions of one caption, without the batch's dimension."""

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import gcd
+from typing import Any, cast
 
-import numpy as np
 import torch
 
 from ..seeds import generator
 from .views import Size
 
-_Cycle = tuple[np.ndarray, np.ndarray]
+_Cycle = tuple[torch.Tensor, torch.Tensor]
+
+
+def permutation(count: int, random: torch.Generator) -> list[int]:
+    """The numbers below ``count`` in random order."""
+    return cast(Any, torch.randperm(count, generator=random)).tolist()  # torch does not say what a list of it holds
 
 
 class Order:
@@ -64,12 +69,11 @@ class Order:
     def _make_cycle(self, number: int) -> _Cycle:
         """Bucket and turn of each step of a cycle: a bucket's turns fall at random, one in each equal part of it."""
         random = generator(self.seed, "buckets", number)
-        buckets = np.repeat(np.arange(len(self.turns)), self.turns)
-        turns = np.concatenate([np.arange(count) for count in self.turns])
-        when = (turns + torch.rand(len(turns), generator=random, dtype=torch.float64).numpy()) / np.repeat(
-            self.turns, self.turns
-        )
-        order = np.argsort(when, kind="stable")
+        counts = torch.tensor(self.turns)
+        buckets = torch.arange(len(counts)).repeat_interleave(counts)
+        turns = torch.cat([torch.arange(count) for count in self.turns])
+        when = (turns + torch.rand(len(turns), generator=random, dtype=torch.float64)) / counts[buckets]
+        order = when.argsort(stable=True)
         return buckets[order], turns[order]
 
     def _at(self, kind: str, size: Size, index: int) -> int:
@@ -77,7 +81,6 @@ class Order:
         number, place = divmod(index, len(stream))
         kept = self._permutations.get((kind, size))
         if kept is None or kept[0] != number:
-            random = generator(self.seed, "order", kind, size, number)
-            kept = number, torch.randperm(len(stream), generator=random).tolist()
+            kept = number, permutation(len(stream), generator(self.seed, "order", kind, size, number))
             self._permutations[kind, size] = kept
         return stream[kept[1][place]]

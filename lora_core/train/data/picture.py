@@ -61,11 +61,11 @@ class Look:
 def look(path: Path) -> Look:
     """Read a file once. Raises CorruptFileError where no picture can be made of it."""
     data = path.read_bytes()
-    with open_image(data, path.name) as image:
-        width, height = image.size
-        if orientation(image, data) >= _QUARTER:
-            width, height = height, width
-        return Look((width, height), hashlib.sha256(data).hexdigest(), has_alpha(image))
+    image = open_image(data, path.name)
+    width, height = image.size
+    if orientation(image, data) >= _QUARTER:
+        width, height = height, width
+    return Look((width, height), hashlib.sha256(data).hexdigest(), has_alpha(image))
 
 
 def look_at_all(paths: Sequence[Path], folder: Path) -> list[Look]:
@@ -113,7 +113,7 @@ def orientation(image: Image.Image, data: bytes) -> int:
 
     Pillow decodes a whole PNG to look for EXIF data behind its pixels, so it is asked only where there may be some.
     """
-    if image.format == "PNG" and b"eXIf" not in data and "exif" not in image.info and b"exif" not in data:
+    if image.format == "PNG" and b"eXIf" not in data and b"exif" not in data:
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)

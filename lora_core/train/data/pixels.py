@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
@@ -18,6 +17,17 @@ from ...errors import CorruptFileError
 from .picture import Picture, has_alpha, open_image, orientation, unreadable
 from .sample import View
 
+_TURN = Image.Transpose
+# EXIF orientation -> what puts the picture upright, by the standard's table.
+_UPRIGHT = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # 16 bits, gray
 
 
@@ -33,8 +43,7 @@ def view_pixels(picture: Picture, view: View) -> Tensor:
         image = ImageEnhance.Brightness(image).enhance(brightness)
         image = ImageEnhance.Contrast(image).enhance(contrast)
         image = ImageEnhance.Color(image).enhance(saturation)
-    array = np.array(image, dtype=np.float32)
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous().div_(127.5).sub_(1.0)
+    return _values(image, 3).div_(127.5).sub_(1.0)
 
 
 def view_mask(picture: Picture, view: View, kind: str, floor: float, latent_step: int) -> Tensor | None:
@@ -59,8 +68,7 @@ def view_mask(picture: Picture, view: View, kind: str, floor: float, latent_step
         mask = decode(unchanged_bytes(picture), picture.name).convert("RGBA").getchannel("A")
     else:
         return None
-    array = np.array(cut(mask, view), dtype=np.float32) / 255
-    pooled = torch.nn.functional.avg_pool2d(torch.from_numpy(array)[None], latent_step)
+    pooled = torch.nn.functional.avg_pool2d(_values(cut(mask, view), 1).div_(255), latent_step)
     return floor + (1 - floor) * pooled
 
 
@@ -77,22 +85,20 @@ def unchanged_bytes(picture: Picture) -> bytes:
 
 def decode(data: bytes, name: str) -> Image.Image:
     """An upright image, ``RGBA`` where it has transparency, ``RGB`` where not."""
-    with open_image(data, name) as image:
-        turn = orientation(image, data)
-        try:
-            image.load()
-        except Exception as error:  # each format's decoder raises what it likes
-            raise unreadable(name, str(error) or type(error).__name__) from None
-        if image.mode in _WIDE:
-            # Pillow's own conversion cuts off at 255.
-            narrow = np.clip(np.asarray(image).astype(np.int64), 0, 65535) / 257
-            done = Image.fromarray(np.rint(narrow).astype(np.uint8)).convert("RGB")
-        elif image.mode == "F":
-            raise unreadable(name, "its pixels are floating-point numbers, whose white nobody knows")
-        else:
-            done = image.convert("RGBA" if has_alpha(image) else "RGB")
-    done.getexif()[0x0112] = turn
-    return ImageOps.exif_transpose(done)
+    image = open_image(data, name)
+    turn = orientation(image, data)
+    try:
+        image.load()
+    except Exception as error:  # each format's decoder raises what it likes
+        raise unreadable(name, str(error) or type(error).__name__) from None
+    if image.mode in _WIDE:
+        # 65535 / 257 is 255; Pillow's own conversion would cut off at 255.
+        done = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+    elif image.mode == "F":
+        raise unreadable(name, "its pixels are floating-point numbers, whose white nobody knows")
+    else:
+        done = image.convert("RGBA" if has_alpha(image) else "RGB")
+    return done if turn == 1 else done.transpose(_UPRIGHT[turn])
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -111,3 +117,9 @@ def cut(image: Image.Image, view: View) -> Image.Image:
     if image.size != view.size:
         image = image.crop((left, top, left + width, top + height))
     return ImageOps.mirror(image) if view.flip else image
+
+
+def _values(image: Image.Image, channels: int) -> Tensor:
+    """(channels, height, width) float32 from 0 to 255."""
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(image.height, image.width, channels).permute(2, 0, 1).float().contiguous()

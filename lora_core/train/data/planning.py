@@ -40,7 +40,13 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(data: DataSection, validation: ValidationSection, size_step: int, templates: Sequence[str]) -> Plan:
+def plan(
+    data: DataSection,
+    validation: ValidationSection,
+    size_step: int,
+    templates: Sequence[str] = (),
+    words: Sequence[str] = (),
+) -> Plan:
     """Read the folders and sort what is in them. Raises as ``TrainingData.open`` does."""
     sizes = bucket_sizes(data, size_step)
     if not data.folder:
@@ -52,6 +58,7 @@ def plan(data: DataSection, validation: ValidationSection, size_step: int, templ
     priors = [picture for picture in reading.pictures if picture.prior]
     if not trained:
         raise ConfigError("data.folder", [f"all {len(priors)} pictures are of the class (reg), none is to be learned"])
+    _check_words(trained, data, words)
     trained, held = _split(trained, validation.split)
     if validation.folder:
         own = read_pictures(
@@ -82,6 +89,16 @@ def plan(data: DataSection, validation: ValidationSection, size_step: int, templ
         all(possible_captions(picture.captions, data, prior=picture.prior) is not None for picture in pictures),
         tuple(reading.notes),
     )
+
+
+def _check_words(pictures: Sequence[Picture], data: DataSection, words: Sequence[str]) -> None:
+    """Placeholder words that no caption has would never be trained."""
+    captions = [data.trigger, *(caption for picture in pictures for caption in picture.captions)]
+    if missing := [word for word in words if not any(word in caption for caption in captions)]:
+        raise ConfigError(
+            "tokens.names",
+            [f"no caption has {', '.join(missing)}: write it in captions or data.trigger, or set tokens.templates"],
+        )
 
 
 def _join(reading: Reading, other: Reading) -> None:
@@ -132,11 +149,12 @@ def _buckets(
 def _note_small(
     pictures: Sequence[Picture], size_of: Mapping[int, Size], sizes: Sequence[Size], data: DataSection, notes: list[str]
 ) -> None:
-    enlarged = [
-        picture.name for index, picture in enumerate(pictures) if covering(picture.size, size_of[index]) > picture.size
-    ]
+    resized = [covering(picture.size, size_of[index]) for index, picture in enumerate(pictures)]
+    enlarged = sum(wide > picture.size[0] for (wide, _), picture in zip(resized, pictures, strict=True))
     if enlarged and not data.upscale:
-        notes.append(f"{len(enlarged)} of {len(pictures)} pictures are smaller than their bucket and are enlarged")
+        notes.append(
+            f"{enlarged} of {len(pictures)} pictures are smaller than what they are trained at and are enlarged"
+        )
     small = [index for index in range(len(pictures)) if size_of[index] not in sizes]
     if small:
         width, height = data.resolution

@@ -20,10 +20,21 @@ def digest(pictures: Sequence[Picture], rules: DataSection, plan: Plan) -> str:
     """Of all that draws follow from, besides the seed: contents, not names."""
     whole = hashlib.sha256()
     settings = rules.model_dump(mode="json", exclude=_NO_MATTER | {"prior"})
-    whole.update(json.dumps([settings, plan.held_out, sorted(plan.size_of.items())]).encode())
-    for picture in pictures:
+    whole.update(json.dumps(settings).encode())
+    held_out = set(plan.held_out)
+    for index, picture in enumerate(pictures):
+        if index in held_out:
+            continue
         mask = sha256_of(picture.mask) if picture.mask is not None and rules.masks != "none" else ""
-        facts = (picture.sha256, picture.captions, picture.repeats, picture.weight, picture.prior, mask)
+        facts = (
+            picture.sha256,
+            picture.captions,
+            picture.repeats,
+            picture.weight,
+            picture.prior,
+            plan.size_of[index],
+            mask,
+        )
         whole.update(json.dumps(facts).encode())
     return whole.hexdigest()
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from ...errors import ConfigError, CorruptFileError, UnknownNameError
 
@@ -108,7 +109,7 @@ def _captions(path: Path, number: int, line: Mapping[str, object], column: str) 
     value = line.get(column)
     if value is None:
         return None
-    some: Sequence[object] = value if isinstance(value, list) else [value]  # type: ignore[assignment]
+    some = cast("list[object]", value) if isinstance(value, list) else [value]
     texts = [each.strip() for each in some if isinstance(each, str)]
     if len(texts) != len(some) or not texts:
         raise _wrong(path, number, f"has a {column} that is neither text nor a list of texts")

@@ -21,7 +21,7 @@ from .captions import drawn_caption, plain_caption
 from .encoding import Encoding, encode, encode_captions
 from .order import Order
 from .picture import Picture
-from .pixels import view_mask, view_pixels
+from .pixels import view_pixels
 from .planning import Plan, plan
 from .prefetch import Prefetch
 from .preparing import prepare
@@ -39,7 +39,6 @@ class TrainingData:
         self.encoding = Encoding()
         self._order = Order(seed, plan.pictures_of, plan.priors_of)
         self._pixels: Prefetch[Sample, Tensor] = Prefetch(self._load, rules.workers)
-        self._masks: dict[tuple[int, object], Tensor] = {}
 
     @classmethod
     def open(
@@ -51,6 +50,7 @@ class TrainingData:
         size_step: int,
         latent_step: int,
         templates: Sequence[str] = (),
+        words: Sequence[str] = (),
     ) -> TrainingData:
         """Find pictures and captions; nothing is decoded.
 
@@ -60,12 +60,13 @@ class TrainingData:
             size_step: sides of pictures must be multiples of it.
             latent_step: pixels a latent.
             templates: captions for pictures that have none, of pivotal tuning.
+            words: placeholder words, which captions must have.
 
         Raises:
             ConfigError: no pictures, no captions, sizes that the model cannot take.
             CorruptFileError: a file that cannot be read.
         """
-        return cls(data, plan(data, validation, size_step, templates), seed, latent_step)
+        return cls(data, plan(data, validation, size_step, templates, words), seed, latent_step)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -202,8 +203,6 @@ class TrainingData:
         rows: list[Tensor] = []
         for sample in samples:
             picture = self.pictures[sample.picture]
-            mask = None
-            if not picture.prior:
-                mask = view_mask(picture, sample.view, self.rules.masks, self.rules.mask_floor, self.latent_step)
+            mask = None if picture.prior else self.encoding.mask_of(picture, sample.view, self.rules, self.latent_step)
             rows.append(torch.ones(1, *mean.shape[2:]) if mask is None else mask)
         return torch.stack(rows)

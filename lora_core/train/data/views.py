@@ -31,14 +31,19 @@ def drawn_view(picture: Picture, size: Size, rules: DataSection, seed: int, step
     view = center_view(picture, size, flip=bool(rules.flip) and draw("flip") < rules.flip)
     corner, jitter = view.corner, None
     if rules.crop == "random":
-        corner = tuple(
-            int(draw(what) * (whole - part + 1))
-            for what, whole, part in zip(("left", "top"), view.resized, size, strict=True)
-        )
+        slack = view.resized[0] - size[0], view.resized[1] - size[1]
+        corner = int(draw("left") * (slack[0] + 1)), int(draw("top") * (slack[1] + 1))
     if rules.colour_jitter:
-        factors = (1 + rules.colour_jitter * (2 * draw(what) - 1) for what in ("brightness", "contrast", "saturation"))
-        jitter = tuple(factors)
-    return View(size, view.resized, corner, view.flip, jitter)  # type: ignore[arg-type]
+        jitter = (
+            _factor(draw("brightness"), rules.colour_jitter),
+            _factor(draw("contrast"), rules.colour_jitter),
+            _factor(draw("saturation"), rules.colour_jitter),
+        )
+    return View(size, view.resized, corner, view.flip, jitter)
+
+
+def _factor(draw: float, share: float) -> float:
+    return 1 + share * (2 * draw - 1)
 
 
 def possible_views(picture: Picture, size: Size, rules: DataSection) -> list[View] | None:
