@@ -152,9 +152,7 @@ def _note_small(
     resized = [covering(picture.size, size_of[index]) for index, picture in enumerate(pictures)]
     enlarged = sum(wide > picture.size[0] for (wide, _), picture in zip(resized, pictures, strict=True))
     if enlarged and not data.upscale:
-        notes.append(
-            f"{enlarged} of {len(pictures)} pictures are smaller than what they are trained at and are enlarged"
-        )
+        notes.append(f"{enlarged} of {len(pictures)} pictures are smaller than the size they are trained at: enlarged")
     small = [index for index in range(len(pictures)) if size_of[index] not in sizes]
     if small:
         width, height = data.resolution

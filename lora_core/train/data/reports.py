@@ -26,16 +26,8 @@ def digest(pictures: Sequence[Picture], rules: DataSection, plan: Plan) -> str:
         if index in held_out:
             continue
         mask = sha256_of(picture.mask) if picture.mask is not None and rules.masks != "none" else ""
-        facts = (
-            picture.sha256,
-            picture.captions,
-            picture.repeats,
-            picture.weight,
-            picture.prior,
-            plan.size_of[index],
-            mask,
-        )
-        whole.update(json.dumps(facts).encode())
+        draws = picture.repeats, picture.weight, picture.prior, plan.size_of[index]
+        whole.update(json.dumps([picture.sha256, mask, picture.captions, draws]).encode())
     return whole.hexdigest()
 
 
