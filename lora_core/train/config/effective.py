@@ -29,9 +29,9 @@ def effective_rate(network: NetworkSection, optimizer: OptimizerSection) -> floa
 
 
 def scale_note(network: NetworkSection, optimizer: OptimizerSection) -> str:
-    """A line for people, such as ``alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05``.
+    """A line for people; empty where alpha plays no part.
 
-    Empty where alpha plays no part.
+    ``alpha 8 / rank 16: the change is scaled by 0.5, so learning rate 0.0001 acts as 5e-05 would at scale 1``
     """
     if network.type == "oft" or not network.train:
         return ""
