@@ -204,3 +204,14 @@ def _copy_second_tokenizer(folder: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "!"}), encoding="utf-8")
+
+
+def as_single_file(folder: Path, architecture: Architecture, target: Path, **more: torch.Tensor) -> Path:
+    """The pipeline as a checkpoint of one file, with further tensors."""
+    from safetensors.torch import save_file
+
+    from lora_core.merge.folder import open_folder
+
+    checkpoint = open_folder(folder, [architecture])
+    save_file({key: checkpoint.load(key).clone() for key in checkpoint.tensors} | more, target)
+    return target

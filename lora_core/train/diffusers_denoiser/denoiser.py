@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,14 +36,14 @@ class DiffusersDenoiser:
         self.schedule: NoiseSchedule = noise_schedule(loaded.scheduler, model)
         self.latent_step: int = 2 ** (len(loaded.vae.config.block_out_channels) - 1)
         self.size_step: int = self.latent_step
-        self.vae_fingerprint: str = fingerprint({"vae": loaded.vae}, _settings(loaded.vae.config))
+        self.vae_fingerprint: str = fingerprint({"vae": loaded.vae}, _settings(loaded.vae))
         self.text_fingerprint: str = fingerprint(
             {encoder.component: encoder.model for encoder in self.encoders},
             {
                 "clip_skip": model.clip_skip,
                 "sdxl": loaded.is_sdxl,
                 "words": [vocabulary_digest(encoder.tokenizer) for encoder in self.encoders],
-                "models": [_settings(vars(encoder.model.config)) for encoder in self.encoders],
+                "models": [_settings(encoder.model) for encoder in self.encoders],
             },
         )
 
@@ -74,6 +74,7 @@ class DiffusersDenoiser:
         """
         device = torch.device(device)
         loaded = load_parts(model, architecture)
+        text.check_vocabulary(loaded.encoders, loaded.label)
         text.check_clip_skip(loaded.encoders, model.clip_skip, loaded.is_sdxl)
         denoiser = cls(loaded, model, architecture or architecture_of(loaded), device)
         if channels_last:
@@ -160,7 +161,7 @@ class DiffusersDenoiser:
             module.to("cpu" if training and not any(module is one for one in trained) else self._device)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def _evaluating(self) -> Generator[None, None, None]:
         """Dropout off inside the block."""
         modes = [(module, module.training) for part in self.parts.values() for module in part.modules()]
         for part in self.parts.values():
@@ -186,8 +187,8 @@ _SETTINGS = (
 )
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _SETTINGS if name in config}
+def _settings(model: Any) -> dict[str, Any]:
+    return {name: getattr(model.config, name, None) for name in _SETTINGS}
 
 
 def _shift_and_scale(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:

@@ -26,8 +26,9 @@ def fingerprint(modules: Mapping[str, nn.Module], settings: Mapping[str, Any]) -
         if not name.endswith("position_ids")  # some versions store them
     }
     whole = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    names = sorted(tensors)
     with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
-        for name, digest in zip(sorted(tensors), pool.map(lambda n: _digest(tensors[n]), sorted(tensors)), strict=True):
+        for name, digest in zip(names, pool.map(_digest, [tensors[name] for name in names]), strict=True):
             whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} {digest}".encode())
     return whole.hexdigest()[:32]
 
@@ -39,5 +40,5 @@ def vocabulary_digest(tokenizer: Any) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
-    data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(memoryview(data.numpy())).hexdigest()
+    data: Any = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(data).hexdigest()

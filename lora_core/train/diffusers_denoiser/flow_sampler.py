@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from .libraries import library
+
 
 def flow_sampler(shift: float) -> Any:
     """``FlowMatchEulerDiscreteScheduler`` with both, as the identity."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    base: Any = library("diffusers").FlowMatchEulerDiscreteScheduler
 
-    class FlowSampler(FlowMatchEulerDiscreteScheduler):
+    class FlowSampler(base):
         init_noise_sigma = 1.0
 
         def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from ...errors import ConfigError, CorruptFileError
 from ...types import TEXT_ENCODER, TEXT_ENCODER_2
+from .libraries import library
 from .parts import Parts, TextEncoder
 
 INDEX = "model_index.json"
 UNET = "UNet2DConditionModel"
-_TOKENIZERS = {TEXT_ENCODER: "tokenizer", TEXT_ENCODER_2: "tokenizer_2"}
+TOKENIZERS = {TEXT_ENCODER: "tokenizer", TEXT_ENCODER_2: "tokenizer_2"}
+_FORMS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
+TOKENIZER_FILES = (*(name for form in _FORMS for name in form), "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
@@ -29,8 +32,8 @@ def load_folder(folder: Path, dtype: torch.dtype, label: str = "") -> Parts:
     """
     label = label or folder.name
     index = read_index(folder, label)
-    encoders = [name for name in _TOKENIZERS if index.get(name, [None])[0] is not None]
-    for name in ("unet", "vae", *encoders, *(_TOKENIZERS[name] for name in encoders)):
+    encoders = [name for name in TOKENIZERS if index.get(name, [None])[0] is not None]
+    for name in ("unet", "vae", *encoders, *(TOKENIZERS[name] for name in encoders)):
         if not (folder / name).is_dir():
             raise ConfigError("model.base", [f"{label} has no folder {name!r}; give a whole pipeline"])
     with quiet():
@@ -39,7 +42,9 @@ def load_folder(folder: Path, dtype: torch.dtype, label: str = "") -> Parts:
             load_part(folder / "unet", UNET, dtype),
             load_part(folder / "vae", "AutoencoderKL", torch.float32),
             [
-                TextEncoder(name, load_part(folder / name, index[name][1], dtype), load_tokenizer(folder, name))
+                TextEncoder(
+                    name, load_part(folder / name, index[name][1], dtype), read_tokenizer(folder / TOKENIZERS[name])
+                )
                 for name in encoders
             ],
             read_scheduler(folder),
@@ -52,7 +57,7 @@ def read_index(folder: Path, label: str) -> Mapping[str, Any]:
     if not path.is_file():
         fault = f"{label} has no {INDEX}: it is no diffusers pipeline. Give a pipeline's folder or a checkpoint"
         raise ConfigError("model.base", [fault])
-    index = _read_json(path)
+    index = read_json(path)
     if index.get("unet", [None, None])[1] != UNET:
         fault = (
             f"{label} is a {index.get('_class_name', 'pipeline')} without a {UNET}; SD 1, SD 2 and SDXL are trained "
@@ -64,15 +69,13 @@ def read_index(folder: Path, label: str) -> Mapping[str, Any]:
 
 def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     """One model of a pipeline by the name of its class."""
-    import diffusers
-    import transformers
-
-    library: Any = transformers if hasattr(transformers, name) and not hasattr(diffusers, name) else diffusers
-    if not hasattr(library, name):
+    diffusers, transformers = library("diffusers"), library("transformers")
+    home = transformers if hasattr(transformers, name) and not hasattr(diffusers, name) else diffusers
+    if not hasattr(home, name):
         raise ConfigError("model.base", [f"{folder.name} is a {name}, which this diffusers and transformers lack"])
-    keyword = "torch_dtype" if library is diffusers or transformers.__version__.startswith("4.") else "dtype"
+    keyword = "torch_dtype" if home is diffusers or transformers.__version__.startswith("4.") else "dtype"
     try:
-        model = getattr(library, name).from_pretrained(
+        model = getattr(home, name).from_pretrained(
             folder, local_files_only=True, variant=_variant(folder), **{keyword: dtype}
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -80,15 +83,19 @@ def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def load_tokenizer(folder: Path, component: str = TEXT_ENCODER) -> Any:
-    """The tokenizer of a text encoder of a pipeline."""
-    from transformers import CLIPTokenizer
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the files of CLIP's words are there, in the older or the newer form."""
+    return any(all((folder / name).is_file() for name in form) for form in _FORMS)
 
-    place = folder / _TOKENIZERS[component]
+
+def read_tokenizer(folder: Path) -> Any:
+    """A tokenizer from its own folder. (transformers makes an empty one where there are no files.)"""
+    if not has_tokenizer(folder):
+        raise ConfigError("model.base", [f"{folder.name} has no vocab.json and merges.txt; give a whole pipeline"])
     try:
-        return cast(Any, CLIPTokenizer).from_pretrained(str(place), local_files_only=True)
+        return library("transformers").CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CorruptFileError(place.name, f"cannot be loaded as a tokenizer: {error}") from error
+        raise CorruptFileError(folder.name, f"cannot be loaded as a tokenizer: {error}") from error
 
 
 def read_scheduler(folder: Path) -> Mapping[str, Any]:
@@ -96,25 +103,33 @@ def read_scheduler(folder: Path) -> Mapping[str, Any]:
     path = folder / "scheduler" / "scheduler_config.json"
     if not path.is_file():
         raise ConfigError("model.base", [f"{folder.name} has no scheduler/{path.name}; give a whole pipeline"])
-    return _read_json(path)
+    return read_json(path)
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A configuration.
+
+    Raises:
+        CorruptFileError: it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(path.name, f"cannot be read: {error}") from error
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None, None, None]:
     """No progress bars of both libraries inside the block: ours show more, and a log of them is noise."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries: list[Any] = [
-        library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()
-    ]
-    for library in libraries:
-        library.disable_progress_bar()
+    logs = [library(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
+    shown = [log for log in logs if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
     try:
         yield
     finally:
-        for library in libraries:
-            library.enable_progress_bar()
+        for log in shown:
+            log.enable_progress_bar()
 
 
 def _variant(folder: Path) -> str | None:
@@ -123,10 +138,3 @@ def _variant(folder: Path) -> str | None:
     found = {name.split(".")[1] for name in names if name.startswith(_WEIGHTS) and name.count(".") > 1}
     plain = any(name.startswith(_WEIGHTS) and name.count(".") == 1 for name in names)
     return None if plain or not found else min(found)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(path.name, f"cannot be read: {error}") from error

@@ -8,26 +8,21 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Conditions
+from .libraries import library
 from .parts import Parts
 
 
 def pipeline(parts: Parts, scheduler: Any) -> Any:
     """The pipeline of SD or SDXL around these parts; prompts are encoded by us, so it gets no tokenizer."""
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-
-    common = {"vae": parts.vae, "unet": parts.unet, "scheduler": scheduler}
+    diffusers = library("diffusers")
+    common = {"vae": parts.vae, "unet": parts.unet, "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
     if parts.is_sdxl:
-        made: Any = StableDiffusionXLPipeline(
-            **common, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, add_watermarker=False
-        )  # fmt: skip
+        made = diffusers.StableDiffusionXLPipeline(
+            **common, text_encoder_2=None, tokenizer_2=None, add_watermarker=False
+        )
     else:
-        made = StableDiffusionPipeline(
-            **common,
-            text_encoder=None,  # pyright: ignore[reportArgumentType]
-            tokenizer=None,  # pyright: ignore[reportArgumentType]
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
-            requires_safety_checker=False,
+        made = diffusers.StableDiffusionPipeline(
+            **common, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
     made.set_progress_bar_config(disable=True)
     return made

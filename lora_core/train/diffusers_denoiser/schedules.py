@@ -10,6 +10,8 @@ import torch
 from ...errors import ConfigError
 from ..config import ModelSection
 from ..noise_schedule import DiscreteSchedule, FlowSchedule, NoiseSchedule, Prediction
+from .flow_sampler import flow_sampler
+from .libraries import library
 
 # diffusers' names of what is predicted.
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v", "flow_prediction": "flow"}
@@ -22,7 +24,10 @@ def prediction_of(settings: Mapping[str, Any], model: ModelSection) -> Predictio
         return model.prediction
     if "FlowMatch" in settings.get("_class_name", ""):
         return "flow"
-    name = settings.get("prediction_type", "epsilon")
+    name = settings.get("prediction_type")
+    if name is None:
+        fault = "the checkpoint does not say what it predicts; set v (768 px models of SD 2) or epsilon (512 px)"
+        raise ConfigError("model.prediction", [fault])
     if name not in PREDICTIONS:
         fault = f"the scheduler says {name!r}, which cannot be trained; set it to epsilon, v or flow"
         raise ConfigError("model.prediction", [fault])
@@ -35,19 +40,15 @@ def sampler(settings: Mapping[str, Any], model: ModelSection) -> Any:
     Its timesteps end at the noisiest one ("trailing", Lin et al. 2024), which a schedule with zero terminal SNR needs
     and others do not mind.
     """
-    from diffusers import DDIMScheduler
-
     prediction = prediction_of(settings, model)
     if prediction == "flow":
-        from .flow_sampler import flow_sampler
-
         return flow_sampler(float(settings.get("shift", 1.0)))
     rescaled = model.zero_terminal_snr or bool(settings.get("rescale_betas_zero_snr"))
     if rescaled and prediction == "epsilon":
         fault = "nothing can be learnt of pure noise by predicting it; set model.prediction to v, or switch it off"
         raise ConfigError("model.zero_terminal_snr", [fault])
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "steps_offset")
-    return DDIMScheduler(
+    return library("diffusers").DDIMScheduler(
         **{name: settings[name] for name in names if settings.get(name) is not None},
         prediction_type=_NAMES[prediction],
         rescale_betas_zero_snr=rescaled,

@@ -55,6 +55,15 @@ def token_ids(tokenizer: Any, captions: Sequence[str]) -> Tensor:
     )
 
 
+def check_vocabulary(encoders: Sequence[TextEncoder], label: str) -> None:
+    """Raise where a tokenizer knows words that its encoder has no embedding for."""
+    for encoder in encoders:
+        words, rows = len(encoder.tokenizer), encoder.model.config.vocab_size
+        if words > rows:
+            fault = f"{label}: {words} words in the tokenizer of the {encoder.component}, which has {rows}"
+            raise ConfigError("model", [f"{fault}; give the tokenizer of this model"])
+
+
 def check_clip_skip(encoders: Sequence[TextEncoder], clip_skip: int, sdxl: bool) -> None:
     """Raise where no layer would be left."""
     layers = min(encoder.model.config.num_hidden_layers for encoder in encoders) - sdxl

@@ -22,3 +22,9 @@ def tiny_sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.tiny_sdxl(tmp_path_factory.mktemp("tiny") / "sdxl")
+
+
+@pytest.fixture(scope="session")
+def demo_base() -> Path:
+    """The demo's base model, a trained one of a known family."""
+    return Path(__file__).parents[3] / "demo" / "model"

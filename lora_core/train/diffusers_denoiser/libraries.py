@@ -1,0 +1,22 @@
+"""The libraries that pipelines are loaded with, imported at first use; their types are not complete, so: ``Any``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ...errors import MissingExtraError
+
+
+def library(name: str) -> Any:
+    """``library("diffusers").DDIMScheduler``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0]:
+            raise
+        raise MissingExtraError(name.split(".")[0], "train", "training from files") from error
