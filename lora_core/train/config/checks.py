@@ -40,9 +40,6 @@ def _data(config: TrainConfig) -> Iterator[str]:
     data = config.data
     if min(data.resolution) < 8:
         yield f"data.resolution: expected at least 8 pixels, got {min(data.resolution)}"
-    for extension in data.caption_extensions:
-        if not extension.startswith("."):
-            yield f"data.caption_extensions: expected '.{extension}', got {extension!r}"
     if data.prior.generate and not (data.prior.caption and data.prior.folder):
         yield "data.prior.generate: needs data.prior.caption, what to draw, and data.prior.folder, where to keep it"
 

@@ -29,7 +29,6 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "pissa of few bits": (["model.quantise=int8", "network.start=pissa"], "network.start: pissa changes the weights"),
     "no pixels": (["data.resolution=[0, 64]"], "data.resolution: expected at least 8 pixels, got 0"),
-    "an extension": (["data.caption_extensions=['txt']"], "data.caption_extensions: expected '.txt', got 'txt'"),
     "class pictures of nothing": (["data.prior.generate=3"], "data.prior.generate: needs data.prior.caption"),
     "two validations": (["validation.split=0.1", "validation.folder=v"], "validation.split: validation.folder has"),
     "past the schedule": (["validation.timesteps=[400.0]"], "validation.timesteps: expected fractions from 0 to 1"),
