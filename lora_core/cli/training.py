@@ -18,7 +18,6 @@ from . import DONE, Stopped
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
-    from ..train.config import TrainConfig
     from ..train.loop import TrainResult
 
 Resume = Literal["auto", "never", "must"]
@@ -33,7 +32,9 @@ PACKAGES = (
 def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: bool) -> int:
     """Train, showing how it goes; report what was made."""
     with _needs_packages():
-        settings = _settings(config, overrides)  # before all that takes seconds to import
+        from ..train.config import load_config
+
+        settings = load_config(config, overrides)  # before all that takes seconds to import
         from ..train.config.effective import scale_note
         from ..train.loop import train
         from .train_terminal import Interrupt, QuietWatcher, TerminalWatcher
@@ -107,12 +108,6 @@ def complete_setting(incomplete: str) -> list[str]:
     words = ("true", "false") if setting.kind == "true or false" else setting.choices
     words = tuple(PRESETS) if name == "preset" else words
     return [f"{name}={word}" for word in words if word.startswith(value)]
-
-
-def _settings(config: Path | None, overrides: Sequence[str]) -> TrainConfig:
-    from ..train.config import load_config, override, parse_config
-
-    return parse_config(override({}, overrides), where="--set") if config is None else load_config(config, overrides)
 
 
 def _report(result: TrainResult, json: bool) -> None:

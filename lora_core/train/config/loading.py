@@ -31,17 +31,19 @@ FILES = ("network.continue_from",)
 PERHAPS_PATHS = ("model.base", "model.vae", "model.pipeline")
 
 
-def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> TrainConfig:
-    """A TOML file with ``overrides`` (``network.rank=8``) over its values.
+def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """A TOML file with ``overrides`` (``network.rank=8``) over its values; without a file, those alone.
 
     Raises:
         FileNotFoundError: there is no such file.
         ConfigError: not TOML, or settings that cannot work; all faults at once.
     """
-    path = Path(path)
-    values = _read(path)
-    _start_paths_at(values, path.parent)
-    return parse_config(override(values, overrides), where=str(path))
+    if path is None:
+        values, folder, where = {}, Path.cwd(), "--set"
+    else:
+        values, folder, where = _read(Path(path)), Path(path).parent, str(path)
+    _start_paths_at(values, folder)
+    return parse_config(override(values, overrides, Path.cwd()), where)
 
 
 def parse_config(values: Mapping[str, Any], where: str = "settings") -> TrainConfig:
@@ -73,8 +75,10 @@ def dump_config(config: TrainConfig) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def override(values: Mapping[str, Any], overrides: Sequence[str]) -> Table:
+def override(values: Mapping[str, Any], overrides: Sequence[str], folder: Path | None = None) -> Table:
     """``values`` with each ``key=value`` put in; a value is TOML, and text where it is not.
+
+    Relative paths among them start at ``folder``; without one they stay as they are.
 
     Raises:
         ConfigError: no ``=``, or no such key.
@@ -95,7 +99,8 @@ def override(values: Mapping[str, Any], overrides: Sequence[str]) -> Table:
             inner = table.get(part)
             table[part] = inner if isinstance(inner, dict) else {}
             table = table[part]
-        table[parts[-1]] = _value(value.strip())
+        new = _value(value.strip())
+        table[parts[-1]] = new if folder is None else _started(".".join(parts), new, folder)
     if faults:
         raise ConfigError("--set", faults)
     return result
@@ -122,7 +127,7 @@ def _over(preset: Table, values: Mapping[str, Any]) -> Table:
 
 
 def _has_pictures(data: object) -> bool:
-    return not isinstance(data, dict) or bool(cast(Table, data).get("folder", ""))
+    return not isinstance(data, dict) or bool(str(cast(Table, data).get("folder", "")).strip())
 
 
 def _read(path: Path) -> Table:
@@ -144,12 +149,16 @@ def _start_paths_at(values: Table, folder: Path) -> None:
         table: Any = values
         for part in tables:
             table = cast(Table, table).get(part) if isinstance(table, dict) else None
-        value = cast(Table, table).get(key) if isinstance(table, dict) else None
-        if not isinstance(value, str) or not value.strip():
-            continue
-        place = Path(os.path.abspath(folder / Path(value.strip()).expanduser()))
-        if name not in PERHAPS_PATHS or place.exists():
-            cast(Table, table)[key] = str(place)
+        if isinstance(table, dict) and key in table:
+            cast(Table, table)[key] = _started(name, cast(Table, table)[key], folder)
+
+
+def _started(name: str, value: Any, folder: Path) -> Any:
+    """A value as it is, or made absolute where it is a relative path."""
+    if name not in (*FOLDERS, *FILES, *PERHAPS_PATHS) or not isinstance(value, str) or not value.strip():
+        return value
+    place = Path(os.path.abspath(folder / Path(value.strip()).expanduser()))
+    return str(place) if name not in PERHAPS_PATHS or place.exists() else value
 
 
 def _parts(key: str) -> list[str]:

@@ -61,6 +61,16 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path: Path, monkeypatch: pytest
     assert config.data.cache == "", "what is not given stays so"
 
 
+def test_without_a_file_paths_start_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    config = load_config(None, ["model.base=a/b", "data.folder=p", "validation.folder=~/v"])
+
+    assert (config.model.base, config.data.folder) == ("a/b", str(tmp_path / "p"))
+    assert config.validation.folder == str(Path.home() / "v")
+    assert config.output.folder == str(tmp_path / "loras")
+
+
 def test_overrides_are_toml_or_words(tmp_path: Path):
     file = write(tmp_path, 'model.base = "a/b"\ndata.folder = "p"\nnetwork.block_ranks = { mid = 4 }\n')
 
@@ -81,7 +91,7 @@ def test_overrides_are_toml_or_words(tmp_path: Path):
 
     assert config.network.rank == 8
     assert config.network.targets == ("to_q",)
-    assert config.data.folder == "here", "as any path on a command line, from the current folder"
+    assert config.data.folder == str(Path.cwd() / "here"), "as any path on a command line, from the current folder"
     assert config.optimizer.learning_rate == 2e-4
     assert config.data.trigger == "a = b"
     assert config.network.block_ranks == {"mid": 4, "down.0": 2}
