@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...architectures import Architecture
+from ...errors import ConfigError
 from ...types import DENOISER
 from ..config import ModelSection
 from ..denoiser import Conditions, Latents
 from ..noise_schedule import NoiseSchedule
-from . import sampling, text
+from . import sampling, text, vae
 from .family import architecture_of
 from .fingerprints import fingerprint, vocabulary_digest
-from .load import load_parts
+from .load import DTYPES, load_parts
 from .parts import Parts
+from .quantising import quantise
 from .schedules import noise_schedule, sampler
 
 
@@ -31,6 +33,7 @@ class DiffusersDenoiser:
 
     def __init__(self, loaded: Parts, model: ModelSection, architecture: Architecture, device: torch.device) -> None:
         self._loaded, self._model, self._device = loaded, model, device
+        self._dtype = DTYPES[model.dtype]
         self.architecture = architecture
         self.encoders = loaded.encoders
         self.schedule: NoiseSchedule = noise_schedule(loaded.scheduler, model)
@@ -73,6 +76,8 @@ class DiffusersDenoiser:
             UnknownCheckpointError: it is of no known family.
         """
         device = torch.device(device)
+        if device.type == "cuda" and device.index is None:  # as tensors on it say of themselves
+            device = torch.device("cuda", torch.cuda.current_device())
         loaded = load_parts(model, architecture)
         text.check_vocabulary(loaded.encoders, loaded.label)
         text.check_clip_skip(loaded.encoders, model.clip_skip, loaded.is_sdxl)
@@ -80,10 +85,12 @@ class DiffusersDenoiser:
         if channels_last:
             loaded.unet.to(memory_format=torch.channels_last)
             loaded.vae.to(memory_format=torch.channels_last)
+        if model.quantise != "none":
+            quantise(loaded.unet, model.quantise)
         if checkpointing:
             _checkpoint(loaded)
         if attention == "sliced":
-            loaded.unet.set_attention_slice("auto")
+            loaded.unet.set_attention_slice("max")
         for module in denoiser.parts.values():
             module.to(device)
         return denoiser
@@ -99,54 +106,53 @@ class DiffusersDenoiser:
 
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor) -> Latents:
-        vae: Any = self._loaded.vae
-        vae.to(self._device)
-        with torch.autocast(self._device.type, enabled=False):
-            found: Any = vae.encode(pixels.to(self._device, torch.float32)).latent_dist
-        shift, scale = _shift_and_scale(vae, found.mean)
-        return Latents((found.mean - shift) * scale, found.std * scale)
+        return vae.encode(self._bring(self._loaded.vae), pixels.to(self._device))
 
     def encode_text(self, captions: Sequence[str]) -> Conditions:
-        for encoder in self.encoders:
-            encoder.model.to(self._device)
-        trained = any(p.requires_grad for encoder in self.encoders for p in encoder.model.parameters())
-        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+        models: list[nn.Module] = [encoder.model for encoder in self.encoders]
+        for model in models:
+            self._bring(model)
+        trained = any(p.requires_grad for model in models for p in model.parameters())
+        # What is frozen may come from a cache, which is filled in the weights' own precision.
+        precision = nullcontext() if trained else torch.autocast(self._device.type, enabled=False)
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()), precision:
             return text.encode(self.encoders, captions, self._model.clip_skip, self._loaded.is_sdxl)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions, sizes: Tensor) -> Tensor:
-        unet: Any = self._loaded.unet
-        dtype: torch.dtype = unet.dtype
-        more: dict[str, Any] = {}
+        device, more = noisy.device, dict[str, Any]()
         if self._loaded.is_sdxl:
-            more["added_cond_kwargs"] = {
-                "text_embeds": conditions["pooled"].to(noisy.device, dtype),
-                "time_ids": sizes.to(noisy.device, dtype),
-            }
-        states = conditions["text"].to(noisy.device, dtype)
-        prediction: Tensor = unet(noisy.to(dtype), timesteps, encoder_hidden_states=states, return_dict=False, **more)[
-            0
-        ]
+            pooled = conditions["pooled"].to(device, self._dtype)
+            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.to(device, torch.float32)}
+        states = conditions["text"].to(device, self._dtype)
+        unet: Any = self._loaded.unet
+        prediction: Tensor = unet(
+            noisy.to(self._dtype), timesteps, encoder_hidden_states=states, return_dict=False, **more
+        )[0]
         return prediction.to(noisy.dtype)
 
     @torch.no_grad()
     def sample(
         self, prompt: str, negative: str, *, seed: int, steps: int, guidance: float, width: int, height: int
     ) -> Tensor:
-        unet: Any = self._loaded.unet
-        self._loaded.vae.to(self._device)
+        """See ``Denoiser``; the first noise is drawn on the CPU, so that every device begins with the same."""
         step = self.latent_step
-        noise = sampling.first_noise(unet.config.in_channels, height // step, width // step, seed)
+        if width % self.size_step or height % self.size_step:
+            fault = f"{width}x{height} pixels: width and height must be multiples of {self.size_step}"
+            raise ConfigError("samples", [fault])
+        noise = sampling.first_noise(self._loaded.unet.config.in_channels, height // step, width // step, seed)
+        made = sampling.pipeline(self._loaded, sampler(self._loaded.scheduler, self._model))
         with self._evaluating():
-            made = sampling.pipeline(self._loaded, sampler(self._loaded.scheduler, self._model))
-            return sampling.draw_picture(
+            latents = sampling.draw_latents(
                 made,
                 self.encode_text([prompt, negative]),
-                noise=noise.to(self._device, unet.dtype),
+                noise=noise.to(self._device, self._dtype),
                 steps=steps,
                 guidance=guidance,
                 width=width,
                 height=height,
             )
+            picture = vae.decode(self._bring(self._loaded.vae), latents)[0]
+            return (picture / 2 + 0.5).clamp(0, 1).cpu()
 
     def set_mode(self, mode: str) -> None:
         """``"encode"``: VAE and text encoders on the device, dropout off; ``"train"``: dropout on, and what is not
@@ -159,6 +165,10 @@ class DiffusersDenoiser:
         trained = [m for m in self.parts.values() if any(p.requires_grad for p in m.parameters())]
         for module in (self._loaded.vae, *(encoder.model for encoder in self.encoders)):
             module.to("cpu" if training and not any(module is one for one in trained) else self._device)
+
+    def _bring(self, module: nn.Module) -> nn.Module:
+        """To the device, where it is not there."""
+        return module if next(module.parameters()).device == self._device else module.to(self._device)
 
     @contextmanager
     def _evaluating(self) -> Generator[None, None, None]:
@@ -189,13 +199,3 @@ _SETTINGS = (
 
 def _settings(model: Any) -> dict[str, Any]:
     return {name: getattr(model.config, name, None) for name in _SETTINGS}
-
-
-def _shift_and_scale(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """``(latent - shift) * scale`` is what the UNet works on; per channel where the VAE's settings say so."""
-    config = vae.config
-    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is None or std is None:
-        return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
-    shift, spread = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
-    return shift, config.scaling_factor / spread

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import MissingExtraError
 
 
-def library(name: str) -> Any:
+def library(name: str, extra: str = "train", purpose: str = "training from files") -> Any:
     """``library("diffusers").DDIMScheduler``.
 
     Raises:
@@ -19,4 +19,4 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name.split(".")[0]:
             raise
-        raise MissingExtraError(name.split(".")[0], "train", "training from files") from error
+        raise MissingExtraError(name.split(".")[0], extra, purpose) from error

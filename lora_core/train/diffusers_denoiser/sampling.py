@@ -1,4 +1,4 @@
-"""A picture, through diffusers' own pipeline made of the parts that are trained: nothing is loaded twice."""
+"""A picture's latents, through diffusers' own pipeline made of the parts that are trained: nothing is loaded twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pipeline(parts: Parts, scheduler: Any) -> Any:
     return made
 
 
-def draw_picture(
+def draw_latents(
     made: Any,
     conditions: Conditions,
     *,
@@ -38,7 +38,7 @@ def draw_picture(
     width: int,
     height: int,
 ) -> Tensor:
-    """(3, height, width) in [0, 1] on the CPU; ``conditions`` has the prompt's row, then the negative prompt's."""
+    """(1, channels, ...) as the UNet knows them; ``conditions`` has the prompt's row, then the negative prompt's."""
     arguments: dict[str, Any] = {
         "prompt_embeds": conditions["text"][:1],
         "negative_prompt_embeds": conditions["text"][1:],
@@ -55,9 +55,9 @@ def draw_picture(
         guidance_scale=guidance,
         width=width,
         height=height,
-        output_type="pt",
+        output_type="latent",
     )
-    return result.images[0].float().clamp(0, 1).cpu()
+    return result.images
 
 
 def first_noise(channels: int, height: int, width: int, seed: int) -> Tensor:
