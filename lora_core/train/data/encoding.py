@@ -104,9 +104,10 @@ def encode(names: Sequence[str], pixels: Tensor, denoiser: Denoiser) -> Latents:
     mean = latents.mean.detach().float().cpu()
     std = None if latents.std is None else latents.std.detach().float().cpu()
     for row, name in enumerate(names):
-        wrong = (~torch.isfinite(mean[row])).sum() + (0 if std is None else (~torch.isfinite(std[row])).sum())
+        finite = torch.isfinite(mean[row]) & (True if std is None else torch.isfinite(std[row]))
+        wrong = int((~finite).sum())
         if wrong:
-            raise LatentsError(name, f"{int(wrong):,} of its {mean[row].numel():,} latents are NaN or infinite")
+            raise LatentsError(name, f"{wrong:,} of its {mean[row].numel():,} latents are NaN or infinite")
         if bool((mean[row] == mean[row].flatten()[0]).all()) and mean[row].numel() > mean.shape[1]:
             same_colour = bool((pixels[row] == pixels[row][:, :1, :1]).all())
             if not same_colour:

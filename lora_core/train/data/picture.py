@@ -62,8 +62,9 @@ def look(path: Path) -> Look:
     """Read a file once. Raises CorruptFileError where no picture can be made of it."""
     data = path.read_bytes()
     image = open_image(data, path.name)
+    turn = orientation(image, data)
     width, height = image.size
-    if orientation(image, data) >= _QUARTER:
+    if turn >= _QUARTER:
         width, height = height, width
     return Look((width, height), hashlib.sha256(data).hexdigest(), has_alpha(image))
 
@@ -112,10 +113,14 @@ def orientation(image: Image.Image, data: bytes) -> int:
     """EXIF's orientation, 1 to 8; 1 where nothing is said.
 
     Pillow decodes a whole PNG to look for EXIF data behind its pixels, so it is asked only where there may be some.
+    It turns a TIFF by itself when it decodes it.
     """
     if image.format == "PNG" and b"eXIf" not in data and b"exif" not in data:
         return 1
     try:
+        if image.format == "TIFF":
+            image.load()
+            return 1
         value = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError):  # damaged EXIF data says nothing; damaged pixels are met when decoding
         return 1

@@ -1,0 +1,154 @@
+"""What the data of a run is: held out or trained on, what is noted, what metadata and states say of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_core.errors import ConfigError
+from lora_core.train.config import DataSection, ValidationSection
+from lora_core.train.data import TrainingData
+from painted import Arithmetic, Told, noise, open_data, paint, paint_some
+
+
+def test_masks_without_any_mask_are_a_fault(tmp_path: Path):
+    paint_some(tmp_path, 2)
+
+    with pytest.raises(ConfigError, match=r"data.masks: none of 2 pictures has <name>.mask.png or an alpha channel"):
+        open_data(tmp_path, masks="auto")
+
+
+def test_the_validation_split_goes_by_content(tmp_path: Path):
+    """The same pictures are held out under other names, and copies go the same way."""
+    for number in range(10):
+        paint(tmp_path / "one" / f"{number}.png", seed=number, caption="x")
+        paint(tmp_path / "two" / f"renamed-{9 - number}.png", seed=number, caption="x")
+        paint(tmp_path / "two" / "copies" / f"{number}.png", seed=number, caption="x")
+    one = open_data(tmp_path / "one", validation={"split": 0.3, "train_subset": 2})
+    two = open_data(tmp_path / "two", validation={"split": 0.3}, seed=5)
+
+    def digests(data: TrainingData, held_out: bool = True) -> set[str]:
+        held = {sample.picture for sample in data.held_out}
+        return {each.sha256 for index, each in enumerate(data.pictures) if (index in held) == held_out}
+
+    assert len(one.held_out) == 3
+    assert len(two.held_out) == 6
+    assert digests(one) == digests(two)
+    assert digests(two).isdisjoint(digests(two, held_out=False))
+    drawn = {sample.picture for step in range(50) for sample in one.samples(step, 4)}
+    assert drawn == set(range(7))
+    assert len(one.train_subset) == 2
+    assert {sample.picture for sample in one.train_subset} <= drawn
+
+
+def test_held_out_pictures_are_seen_the_same_way_each_time(tmp_path: Path):
+    for number in range(4):
+        paint(tmp_path / f"{number}.png", (100, 64), number, "a, b, c")
+    data = open_data(
+        tmp_path,
+        crop="random",
+        flip=1.0,
+        colour_jitter=0.5,
+        caption_dropout=1.0,
+        shuffle_tags=True,
+        trigger="sks",
+        validation={"split": 0.5},
+    )
+
+    assert [sample.position for sample in data.held_out] == [0, 1]
+    for sample in data.held_out:
+        assert sample.caption == "sks, a, b, c"
+        assert (sample.view.corner, sample.view.flip, sample.view.jitter) == ((18, 0), False, None)
+
+
+def test_a_validation_folder_leaves_out_what_is_trained_on(tmp_path: Path):
+    paint_some(tmp_path / "data", 3)
+    paint_some(tmp_path / "check", 5)
+    data, told = open_data(tmp_path / "data", validation={"folder": str(tmp_path / "check")}), Told()
+    data.prepare(Arithmetic(), None, told, text=True)  # type: ignore[arg-type]
+
+    assert [sample.caption for sample in data.held_out] == ["thing 3", "thing 4"]
+    assert told.warnings == ["validation: 3 pictures that are trained on are left out"]
+    with pytest.raises(ConfigError, match=r"validation.folder: all 3 pictures are trained on"):
+        open_data(tmp_path / "data", validation={"folder": str(tmp_path / "data")})
+
+
+def test_rows_of_a_validation_folder_can_be_selected(tmp_path: Path):
+    rows = [{"file_name": f"{n}.png", "text": f"{n}", "split": "train" if n < 3 else "heldout"} for n in range(5)]
+    for number, row in enumerate(rows):
+        paint(tmp_path / row["file_name"], seed=number)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+    data = open_data(
+        tmp_path, select={"split": "train"}, validation={"folder": str(tmp_path), "select": {"split": "heldout"}}
+    )
+
+    assert [sample.caption for sample in data.held_out] == ["3", "4"]
+    assert data.notes == ()
+
+
+def test_one_picture_cannot_be_split(tmp_path: Path):
+    paint_some(tmp_path, 1)
+
+    with pytest.raises(ConfigError, match=r"validation.split: 1 picture cannot be split"):
+        open_data(tmp_path, validation={"split": 0.5})
+
+
+def test_the_digest_follows_contents_and_settings_and_not_names_of_folders(tmp_path: Path):
+    def digest(folder: str = "a", **settings: Any) -> str:
+        return open_data(tmp_path / folder, **settings).digest
+
+    for folder in ("a", "b", "c", "d"):
+        paint_some(tmp_path / folder, 3)
+    (tmp_path / "c" / "p1.txt").write_text("another", "utf-8")
+    noise((64, 64), 9).save(tmp_path / "d" / "p1.png")
+
+    assert digest("a") == digest("b") == digest("a", workers=3, cache_latents=False)
+    changed = [digest("c"), digest("d"), digest(flip=0.5), digest(resolution=32), digest(repeats=2)]
+    assert len({digest("a"), *changed}) == 6
+
+
+def test_tags_are_counted_by_folder(tmp_path: Path):
+    paint(tmp_path / "3_cats" / "a.png", seed=1, caption="Cat, red")
+    paint(tmp_path / "3_cats" / "b.png", seed=2, caption="cat, blue")
+    paint(tmp_path / "1_dogs" / "c.png", seed=3)
+
+    assert open_data(tmp_path).tag_frequency() == {"3_cats": {"cat": 2, "red": 1, "blue": 1}, "1_dogs": {"dogs": 1}}
+
+
+def test_small_pictures_are_noted(tmp_path: Path):
+    paint(tmp_path / "a.png", (40, 40), caption="x")
+    paint(tmp_path / "b.png", (100, 100), caption="x")
+
+    assert open_data(tmp_path).notes == ("1 of 2 pictures are smaller than the size they are trained at: enlarged",)
+    assert open_data(tmp_path, upscale=True).notes == ()
+    (note,) = open_data(tmp_path, buckets=True, bucket_step=8).notes
+    assert note.startswith("1 of 2 pictures are smaller than 64x64 and are trained on at their own size")
+
+
+def test_placeholder_words_that_no_caption_has_are_a_fault(tmp_path: Path):
+    paint_some(tmp_path, 2)
+    section = DataSection(folder=str(tmp_path), resolution=(64, 64))
+
+    def open_with(words: tuple[str, ...], rules: DataSection = section) -> None:
+        TrainingData.open(rules, ValidationSection(), seed=0, size_step=8, latent_step=8, words=words)
+
+    with pytest.raises(ConfigError, match=r"tokens.names: no caption has <s1>, <s2>: write it in captions"):
+        open_with(("<s1>", "<s2>"))
+    open_with(("<s1>",), section.model_copy(update={"trigger": "<s1>"}))
+    open_with(("thing",))
+
+
+def test_the_demos_data_as_its_runs_take_it(repository: Path):
+    data = open_data(
+        repository / "demo" / "data" / "flat",
+        select={"split": "train", "group": "!Food & Drink"},
+        validation={"folder": str(repository / "demo" / "data" / "flat"), "select": {"split": "heldout"}},
+    )
+
+    assert data.epoch_size == 285
+    assert len(data.held_out) == 90
+    assert {sample.view.resized for sample in data.held_out} == {(64, 64)}
