@@ -187,7 +187,10 @@ def _checkpoint(loaded: Parts) -> None:
     loaded.unet.enable_gradient_checkpointing()
     for encoder in loaded.encoders:
         # Reentrant checkpoints give no gradient where the input wants none, as embeddings that are frozen.
-        encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers renames it; the older name warns, and goes in version 6.
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        name = next(name for name in names if hasattr(encoder.model, f"{name}_enable"))
+        getattr(encoder.model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
 
 
 # Settings that change what a VAE or a CLIP computes; others name versions and places.
