@@ -71,10 +71,11 @@ class Cache:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         path = self._path(key)
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            data = save(tensors, {"facts": json.dumps(dict(facts), sort_keys=True), "digest": _digest(tensors)})
-            with atomic_file(path, size=len(data), overwrite=True, durable=False) as handle:
-                handle.write(data)
+            try:
+                _write(path, facts, tensors)
+            except OSError as error:  # a full disk, a folder that may not be written: the run needs no cache to go on
+                self.warn(f"the cache in {str(self.folder)!r} cannot be written ({error}): it is kept in memory")
+                self.folder = None
         self._keep(key, tensors)
 
     def _keep(self, key: str, tensors: Tensors) -> None:
@@ -91,6 +92,13 @@ class Cache:
 
 def key_of(facts: Facts) -> str:
     return hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, facts: Facts, tensors: Tensors) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = save(tensors, {"facts": json.dumps(dict(facts), sort_keys=True), "digest": _digest(tensors)})
+    with atomic_file(path, size=len(data), overwrite=True, durable=False) as handle:
+        handle.write(data)
 
 
 def _read(path: Path, facts: Facts) -> Tensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from .captions import possible_captions
 from .picture import Picture
 from .reading import Reading, read_pictures
 from .views import Size, covering, possible_views
+
+# Share of a picture whose loss to the crop is worth a note.
+_MUCH = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def plan(
         reading.notes += own.notes
     pictures = (*trained, *priors, *held)
     size_of = _sizes(pictures, len(trained), len(trained) + len(priors), sizes, data)
-    _note_small(pictures[: len(trained)], size_of, sizes, data, reading.notes)
+    _note_sizes(pictures[: len(trained)], size_of, sizes, data, reading.notes)
     _check_masks(trained, data, reading.notes)
     pictures_of, priors_of = _buckets(pictures, size_of, len(trained), len(priors))
     by_content = sorted(range(len(trained)), key=lambda index: (pictures[index].sha256, index))
@@ -85,7 +88,7 @@ def plan(
         priors_of,
         tuple(range(len(trained) + len(priors), len(pictures))),
         tuple(by_content[: validation.train_subset]) if held else (),
-        all(possible_views(picture, size_of[index], data) is not None for index, picture in enumerate(pictures)),
+        all(possible_views(pictures[index], size, data) is not None for size, index in _places(pictures_of, priors_of)),
         all(possible_captions(picture.captions, data, prior=picture.prior) is not None for picture in pictures),
         tuple(reading.notes),
     )
@@ -146,13 +149,23 @@ def _buckets(
     return pictures_of, {size: indices or list(of_class) for size, indices in priors_of.items()}
 
 
-def _note_small(
+def _places(*buckets: Mapping[Size, Sequence[int]]) -> Iterator[tuple[Size, int]]:
+    """Each picture with each size that it is trained at."""
+    return ((size, index) for some in buckets for size, indices in some.items() for index in indices)
+
+
+def _note_sizes(
     pictures: Sequence[Picture], size_of: Mapping[int, Size], sizes: Sequence[Size], data: DataSection, notes: list[str]
 ) -> None:
     resized = [covering(picture.size, size_of[index]) for index, picture in enumerate(pictures)]
     enlarged = sum(wide > picture.size[0] for (wide, _), picture in zip(resized, pictures, strict=True))
     if enlarged and not data.upscale:
         notes.append(f"{enlarged} of {len(pictures)} pictures are smaller than the size they are trained at: enlarged")
+    cut = sum(
+        wide * high * (1 - _MUCH) > size_of[index][0] * size_of[index][1] for index, (wide, high) in enumerate(resized)
+    )
+    if cut:
+        notes.append(f"{cut} of {len(pictures)} pictures lose more than a third to the crop: see buckets, max_aspect")
     small = [index for index in range(len(pictures)) if size_of[index] not in sizes]
     if small:
         width, height = data.resolution

@@ -71,6 +71,8 @@ def read_pictures(
     if unread := [name for place in looked for name in place.unread]:
         reading.notes.append(f"{folder.name}: {_some(unread)} left out: {', '.join(UNREAD)} cannot be read")
     kept = [each for each in found if each.repeats]
+    if not kept:
+        raise ConfigError(setting, [f"all {len(found)} pictures in {str(folder)!r} have repeats 0"])
     if len(kept) < len(found):
         reading.notes.append(f"{folder.name}: {len(found) - len(kept)} pictures have repeats 0 and are left out")
     for each, seen in zip(kept, look_at_all([each.path for each in kept], folder), strict=True):

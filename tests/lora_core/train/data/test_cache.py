@@ -88,6 +88,19 @@ def test_a_damaged_entry_is_reported_and_made_again(cache: Cache, tmp_path: Path
     assert len(warnings) == 1
 
 
+def test_a_folder_that_cannot_be_written_costs_the_files_and_not_the_run(tmp_path: Path, warnings: list[str]):
+    (tmp_path / "taken").write_bytes(b"a file where the folder should be")
+    cache = Cache(tmp_path / "taken", 1 << 20, warnings.append)
+
+    cache.put(FACTS, tensors())
+    cache.put({"picture": "4567"}, tensors(1))
+
+    assert same(cache.get(FACTS), tensors())
+    assert same(cache.get({"picture": "4567"}), tensors(1))
+    assert len(warnings) == 1
+    assert "cannot be written" in warnings[0]
+
+
 def test_memory_keeps_what_was_used_last_within_its_bound(tmp_path: Path):
     one = tensors()
     size = sum(tensor.nbytes for tensor in one.values())

@@ -129,6 +129,14 @@ def test_small_pictures_are_noted(tmp_path: Path):
     assert note.startswith("1 of 2 pictures are smaller than 64x64 and are trained on at their own size")
 
 
+def test_pictures_that_lose_much_to_the_crop_are_noted(tmp_path: Path):
+    paint(tmp_path / "a.png", (64, 128), caption="x")
+    paint(tmp_path / "b.png", (64, 90), caption="x")
+
+    assert open_data(tmp_path).notes == ("1 of 2 pictures lose more than a third to the crop: see buckets, max_aspect",)
+    assert open_data(tmp_path, buckets=True, bucket_step=8).notes == ()
+
+
 def test_placeholder_words_that_no_caption_has_are_a_fault(tmp_path: Path):
     paint_some(tmp_path, 2)
     section = DataSection(folder=str(tmp_path), resolution=(64, 64))

@@ -142,6 +142,13 @@ def test_a_folder_with_repeats_0_is_left_out_and_many_repeats_are_noted(tmp_path
     ]
 
 
+def test_a_folder_whose_pictures_all_have_repeats_0_is_a_fault(tmp_path: Path):
+    paint(tmp_path / "0_off" / "a.png")
+
+    with pytest.raises(ConfigError, match=r"all 1 pictures in .* have repeats 0"):
+        read(tmp_path)
+
+
 def test_one_caption_for_all_that_have_none(tmp_path: Path):
     paint(tmp_path / "a.png")
     paint(tmp_path / "b.png", caption="its own")
