@@ -75,9 +75,7 @@ class DiffusersDenoiser:
             CorruptFileError: a file of it cannot be read.
             UnknownCheckpointError: it is of no known family.
         """
-        device = torch.device(device)
-        if device.type == "cuda" and device.index is None:  # as tensors on it say of themselves
-            device = torch.device("cuda", torch.cuda.current_device())
+        device = torch.empty(0, device=device).device  # with its number, as tensors on it say of themselves
         loaded = load_parts(model, architecture)
         text.check_vocabulary(loaded.encoders, loaded.label)
         text.check_clip_skip(loaded.encoders, model.clip_skip, loaded.is_sdxl)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError, CorruptFileError
+from ...io import TensorFile
 from ...types import TEXT_ENCODER, TEXT_ENCODER_2
 from .libraries import library
 from .parts import Parts, TextEncoder
@@ -74,12 +75,17 @@ def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     if not hasattr(home, name):
         raise ConfigError("model.base", [f"{folder.name} is a {name}, which this diffusers and transformers lack"])
     keyword = "torch_dtype" if home is diffusers or transformers.__version__.startswith("4.") else "dtype"
+    for path in folder.glob("*.safetensors"):
+        TensorFile(path).close()  # says what is wrong with a damaged file
     try:
-        model = getattr(home, name).from_pretrained(
-            folder, local_files_only=True, variant=_variant(folder), **{keyword: dtype}
+        model, report = getattr(home, name).from_pretrained(
+            folder, local_files_only=True, variant=_variant(folder), output_loading_info=True, **{keyword: dtype}
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CorruptFileError(folder.name, f"cannot be loaded as {name}: {error}") from error
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+    if missing:  # they would be random numbers
+        raise CorruptFileError(folder.name, f"has no weights for {len(missing)} parameters of {name}: {missing[0]}")
     return model.eval().requires_grad_(False)
 
 
