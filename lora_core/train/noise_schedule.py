@@ -33,7 +33,11 @@ class NoiseSchedule(Protocol):
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """(b,) float32, may be 0 at the end of a schedule with zero terminal SNR."""
+        """(b,) float32, may be 0 at the end of a schedule with zero terminal SNR, and infinite at the start."""
+        ...
+
+    def levels(self, timesteps: Tensor) -> Tensor:
+        """(b,) float32 in [0, 1], 0 clean and 1 noise: the timestep as a part of all, flow's sigma."""
         ...
 
 
@@ -61,6 +65,9 @@ class DiscreteSchedule:
     def snr(self, timesteps: Tensor) -> Tensor:
         abar = self._abar(timesteps)
         return abar / (1 - abar)
+
+    def levels(self, timesteps: Tensor) -> Tensor:
+        return timesteps.float() / len(self.abar)
 
     def _abar(self, timesteps: Tensor) -> Tensor:
         table = self.abar
@@ -96,6 +103,9 @@ class FlowSchedule:
     def snr(self, timesteps: Tensor) -> Tensor:
         sigma = timesteps.float() / self.multiplier
         return ((1 - sigma) / sigma.clamp_min(torch.finfo(torch.float32).tiny)).square()
+
+    def levels(self, timesteps: Tensor) -> Tensor:
+        return timesteps.float() / self.multiplier
 
     def _sigma(self, like: Tensor, timesteps: Tensor) -> Tensor:
         return (timesteps / self.multiplier).to(like.dtype).view(-1, *[1] * (like.dim() - 1))
