@@ -95,11 +95,13 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """A tokenizer from its own folder. (transformers makes an empty one where there are no files.)"""
+    """A tokenizer from its own folder; of the two kinds of transformers 4 the one that is left in 5, so that both cut
+    text alike. (transformers makes an empty one where there are no files.)
+    """
     if not has_tokenizer(folder):
         raise ConfigError("model.base", [f"{folder.name} has no vocab.json and merges.txt; give a whole pipeline"])
     try:
-        return library("transformers").CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return library("transformers").CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise CorruptFileError(folder.name, f"cannot be loaded as a tokenizer: {error}") from error
 
