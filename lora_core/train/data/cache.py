@@ -103,7 +103,7 @@ def _write(path: Path, facts: Facts, tensors: Tensors) -> None:
 
 def _read(path: Path, facts: Facts) -> Tensors:
     with TensorFile(path) as file:
-        tensors = {name: ref.load().clone() for name, ref in file.items()}
+        tensors = {name: _own(ref.load()) for name, ref in file.items()}
         metadata = dict(file.metadata)
     if json.loads(metadata.get("facts", "{}")) != dict(facts):
         raise ValueError("it is of something else")
@@ -117,9 +117,22 @@ def _digest(tensors: Tensors) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        if tensor.numel():
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy that does not share the file's map. One core makes it: torch's threads wait for each other, and on a busy
+    machine that takes a hundred times as long."""
+    if not tensor.numel():
+        return tensor.clone()
+    return torch.frombuffer(bytearray(_bytes(tensor)), dtype=tensor.dtype).view(tensor.shape)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    if not tensor.numel():
+        return memoryview(b"")
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _nbytes(tensors: Tensors) -> int:

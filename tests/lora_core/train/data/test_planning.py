@@ -90,6 +90,13 @@ def test_rows_of_a_validation_folder_can_be_selected(tmp_path: Path):
     assert data.notes == ()
 
 
+@pytest.mark.parametrize(("share", "held_out"), [(0.01, 1), (0.5, 2), (0.99, 3)])
+def test_at_least_one_picture_is_on_each_side(tmp_path: Path, share: float, held_out: int):
+    data = open_data(paint_some(tmp_path, 4), validation={"split": share})
+
+    assert (len(data.held_out), data.epoch_size) == (held_out, 4 - held_out)
+
+
 def test_one_picture_cannot_be_split(tmp_path: Path):
     paint_some(tmp_path, 1)
 
@@ -109,6 +116,19 @@ def test_the_digest_follows_contents_and_settings_and_not_names_of_folders(tmp_p
     assert digest("a") == digest("b") == digest("a", workers=3, cache_latents=False)
     changed = [digest("c"), digest("d"), digest(flip=0.5), digest(resolution=32), digest(repeats=2)]
     assert len({digest("a"), *changed}) == 6
+
+
+def test_the_digest_is_that_of_what_is_trained_on(tmp_path: Path):
+    """Other pictures to measure on are no other training."""
+    for folder in ("data", "check"):
+        paint_some(tmp_path / folder, 3)
+    paint(tmp_path / "check" / "new.png", seed=40, caption="new")
+
+    checked = open_data(tmp_path / "data", validation={"folder": str(tmp_path / "check")})
+
+    assert len(checked.held_out) == 1
+    assert checked.digest == open_data(tmp_path / "data").digest
+    assert open_data(tmp_path / "data", validation={"split": 0.4}).digest != checked.digest
 
 
 def test_tags_are_counted_by_folder(tmp_path: Path):

@@ -241,6 +241,44 @@ def test_pictures_of_the_class_are_mixed_one_to_one(tmp_path: Path):
     assert batch.mean.shape == (4, 3, 8, 8), "cut to the bucket of the subject"
 
 
+def test_pictures_of_the_class_serve_all_buckets_and_no_others(tmp_path: Path):
+    """Wide ones go to the widest bucket there is; where none is near, all serve."""
+    for number, size in enumerate([(64, 64), (128, 128), (96, 192)]):
+        paint(tmp_path / "data" / f"{number}.png", size, number, "x")
+    for number, size in enumerate([(400, 200), (300, 200)]):
+        paint(tmp_path / "class" / f"{number}.png", size, 50 + number, "class")
+    data = open_data(
+        tmp_path / "data",
+        buckets=True,
+        bucket_step=32,
+        resolution=128,
+        upscale=True,
+        prior={"folder": str(tmp_path / "class")},
+    )
+    denoiser = Arithmetic()
+    prepared(data, denoiser, None)
+    assert denoiser.pictures == 3 + 2 * 2
+
+    samples = [sample for step in range(12) for sample in data.samples(step, 2)]
+    batches = [batch_of(data, step, 2, denoiser) for step in range(12)]
+
+    seen = {(data.pictures[sample.picture].name, sample.view.size) for sample in samples if sample.prior}
+    assert seen == {(name, size) for name in ("0.png", "1.png") for size in ((128, 128), (96, 160))}
+    assert denoiser.pictures == 7, "all of them were in the cache"
+    assert {batch.mean.shape for batch in batches} == {(2, 3, 16, 16), (2, 3, 20, 12)}
+
+
+def test_held_out_pictures_are_in_the_cache_too(tmp_path: Path):
+    paint_some(tmp_path, 6)
+    data, denoiser = open_data(tmp_path, flip=1.0, validation={"split": 0.5, "train_subset": 2}), Arithmetic()
+    prepared(data, denoiser, None)
+
+    for sample in (*data.held_out, *data.train_subset):
+        data.batch(0, [sample], denoiser)  # type: ignore[arg-type]
+
+    assert denoiser.pictures == 3 + 3 + 2, "mirrored for training; plain for measuring"
+
+
 def test_weights_and_repeats_of_the_metadata(tmp_path: Path):
     rows: list[dict[str, Any]] = [
         {"file_name": "a.png", "text": "x", "weight": 0.25, "repeats": 3},
