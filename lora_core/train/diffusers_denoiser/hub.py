@@ -25,14 +25,11 @@ def hub_folder(repository: str, revision: str, half: bool) -> Path:
     Raises:
         ConfigError: it is not in the cache, and the hub does not answer or has no such repository.
     """
+    folder = cached(repository, INDEX, revision)
+    if folder is not None and is_whole(folder):
+        return folder
     hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
     known = revision or None
-    try:
-        folder = Path(hub.snapshot_download(repository, revision=known, local_files_only=True))
-        if is_whole(folder):
-            return folder
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
-        pass
     try:
         names = hub.HfApi().list_repo_files(repository, revision=known)
         wanted = wanted_files(names, half)
@@ -43,6 +40,19 @@ def hub_folder(repository: str, revision: str, half: bool) -> Path:
             f"({type(error).__name__}); give the path of a pipeline's folder or of a checkpoint"
         )
         raise ConfigError("model.base", [fault]) from error
+
+
+def cached(repository: str, name: str, revision: str = "") -> Path | None:
+    """The folder of a repository's snapshot in the cache, where this file of it is there.
+
+    (``snapshot_download`` refuses snapshots of which only some files were wanted.)
+    """
+    hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
+    try:
+        path = hub.try_to_load_from_cache(repository, name, revision=revision or None)
+    except errors.HFValidationError:
+        return None
+    return Path(path).parents[name.count("/")] if isinstance(path, str) else None
 
 
 def wanted_files(names: Iterable[str], half: bool) -> list[str]:

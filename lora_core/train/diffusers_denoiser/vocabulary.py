@@ -13,6 +13,7 @@ from ...errors import ConfigError
 from ...types import TEXT_ENCODER
 from .configs import Configs
 from .folder import TOKENIZER_FILES, TOKENIZERS, has_tokenizer, read_tokenizer
+from .hub import cached
 from .libraries import library
 
 # The authors' repository, then pipelines with the same files.
@@ -47,16 +48,16 @@ def _filled_up(tokenizer: Any, configs: Configs, component: str) -> Any:
 
 
 def _from_hub(label: str) -> Any:
+    for repository, part in SOURCES:
+        folder = cached(repository, f"{part}/{TOKENIZER_FILES[0]}".removeprefix("/"))
+        if folder is not None and has_tokenizer(folder / part):
+            return read_tokenizer(folder / part)
     hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
-    for local in (True, False):
-        for repository, part in SOURCES if local else SOURCES[:1]:
-            patterns = [f"{part}/{name}".removeprefix("/") for name in TOKENIZER_FILES]
-            try:
-                folder = hub.snapshot_download(repository, allow_patterns=patterns, local_files_only=local)
-            except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError):
-                continue
-            if has_tokenizer(place := Path(folder) / part):
-                return read_tokenizer(place)
+    repository, _ = SOURCES[0]
+    try:
+        return read_tokenizer(Path(hub.snapshot_download(repository, allow_patterns=list(TOKENIZER_FILES))))
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError):
+        pass
     fault = (
         f"{label} has no tokenizer, as all single files, and the hub cannot be reached for CLIP's; "
         f"give a folder with one in it, as tokenizer/vocab.json and tokenizer/merges.txt of any pipeline of SD"
