@@ -47,8 +47,12 @@ def restore_state(tensors: Mapping[str, Tensor], told: Json) -> dict[str, object
 
 def _told(value: object, path: str, tensors: dict[str, Tensor], names: dict[int, str]) -> Json:
     if isinstance(value, Tensor):
-        name = names.setdefault(id(value), path)
-        tensors[name] = value.detach()
+        name = names.get(id(value))
+        if name is None:
+            name = path
+            while name in tensors:  # {"a.b": x, "a": {"b": y}}
+                name += "'"
+            names[id(value)], tensors[name] = name, value.detach()
         return {"tensor": name}
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
