@@ -69,12 +69,11 @@ class Order:
     def _make_cycle(self, number: int) -> _Cycle:
         """Bucket and turn of each step of a cycle: a bucket's turns fall at random, one in each equal part of it."""
         random = generator(self.seed, "buckets", number)
-        counts = torch.tensor(self.turns)
-        buckets = torch.arange(len(counts)).repeat_interleave(counts)
-        turns = torch.cat([torch.arange(count) for count in self.turns])
-        when = (turns + torch.rand(len(turns), generator=random, dtype=torch.float64)) / counts[buckets]
-        order = when.argsort(stable=True)
-        return buckets[order], turns[order]
+        turns = [torch.arange(count) for count in self.turns]
+        buckets = torch.cat([torch.full_like(each, bucket) for bucket, each in enumerate(turns)])
+        when = [(each + torch.rand(len(each), generator=random, dtype=torch.float64)) / len(each) for each in turns]
+        order = torch.cat(when).argsort(stable=True)
+        return buckets[order], torch.cat(turns)[order]
 
     def _at(self, kind: str, size: Size, index: int) -> int:
         stream = self.streams[kind, size]

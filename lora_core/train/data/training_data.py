@@ -127,7 +127,11 @@ class TrainingData:
         return prepare(self.plan, self.rules, self.encoding, denoiser, watcher, text=text)
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
-        """Begin to read the pictures of a later ``batch``, where they are decoded in each step."""
+        """Begin to read the pictures of a later step, where they are decoded in each.
+
+        Args:
+            samples: all that this process draws in that step, over its passes; those of four steps are kept at most.
+        """
         if not self.latents_are_kept:
             self._pixels.ask(samples)
 
