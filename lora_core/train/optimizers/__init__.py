@@ -6,7 +6,7 @@ One optimizer is one row of ``OPTIMIZERS``.
 from .building import build_optimizer
 from .modes import averaged, optimizer_mode
 from .rates import build_schedule, warmup_steps
-from .state import flatten_state, restore_state
+from .state import flatten_state, load_optimizer, restore_state
 from .table import OPTIMIZERS, OptimizerRow
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "build_optimizer",
     "build_schedule",
     "flatten_state",
+    "load_optimizer",
     "optimizer_mode",
     "restore_state",
     "warmup_steps",

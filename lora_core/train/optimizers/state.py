@@ -15,7 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, cast
 
+import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -23,7 +25,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 def flatten_state(state: Mapping[str, object], prefix: str = "") -> tuple[dict[str, Tensor], Json]:
     """State dictionary -> tensors by name, and the rest as JSON that refers to them.
 
-    Tensors are not copied: save them before the next step. One that occurs twice is stored once.
+    Tensors are contiguous, as files want them, and not copied where they are: save them before the next step. One
+    that occurs twice is stored once.
 
     Raises:
         TypeError: for a value of a kind that is not in the table above.
@@ -45,6 +48,19 @@ def restore_state(tensors: Mapping[str, Tensor], told: Json) -> dict[str, object
     return cast("dict[str, object]", restored)
 
 
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], told: Json) -> None:
+    """Let an optimizer go on from what ``flatten_state`` made of its ``state_dict``.
+
+    A tensor as large as its parameter gets the parameter's layout in memory: torch's fused kernels go through both in
+    the order of memory, and would pair the wrong numbers of a contiguous state and a channels-last parameter.
+    """
+    optimizer.load_state_dict(restore_state(tensors, told))
+    for parameter, state in cast("Mapping[Tensor, dict[str, object]]", optimizer.state).items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _told(value: object, path: str, tensors: dict[str, Tensor], names: dict[int, str]) -> Json:
     if isinstance(value, Tensor):
         name = names.get(id(value))
@@ -52,7 +68,7 @@ def _told(value: object, path: str, tensors: dict[str, Tensor], names: dict[int,
             name = path
             while name in tensors:  # {"a.b": x, "a": {"b": y}}
                 name += "'"
-            names[id(value)], tensors[name] = name, value.detach()
+            names[id(value)], tensors[name] = name, value.detach().contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()

@@ -52,6 +52,15 @@ def test_tensors_keep_shape_and_dtype(dtype):
     assert back["state"][7]["list"][0].shape == ()
 
 
+def test_tensors_are_as_files_want_them():
+    value = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+
+    tensors, _ = flatten_state({"x": value})
+
+    assert tensors["state.x"].is_contiguous()
+    assert torch.equal(tensors["state.x"], value)
+
+
 def test_tensors_are_named_by_where_they_are():
     tensors, _ = flatten_state({"state": {0: {"exp_avg": torch.ones(2)}}}, prefix="optimizer")
 
