@@ -50,10 +50,13 @@ class Ema:
             self._put(before)
 
     def state_dict(self) -> dict[str, object]:
-        """Copies: the next update does not change them."""
+        """Copies, contiguous as files want them: the next update does not change them."""
         return {
             "updates": self.updates,
-            "average": {str(place): tensor.clone() for place, tensor in enumerate(self._average)},
+            "average": {
+                str(place): tensor.clone(memory_format=torch.contiguous_format)
+                for place, tensor in enumerate(self._average)
+            },
         }
 
     @torch.no_grad()

@@ -94,3 +94,15 @@ def test_an_update_does_not_wait_for_the_device():
 
     with NoHostWaits():
         ema.update()
+
+
+def test_a_state_is_as_files_want_it_whatever_the_layout_of_the_parameters():
+    value = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    ema = Ema([nn.Parameter(value)], 0.9)
+
+    average = ema.state_dict()["average"]["0"]
+    other = Ema([nn.Parameter(torch.zeros_like(value))], 0.9)
+    other.load_state_dict(ema.state_dict())
+
+    assert average.is_contiguous()
+    assert torch.equal(other.state_dict()["average"]["0"], value)
