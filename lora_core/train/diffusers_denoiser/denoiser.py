@@ -116,6 +116,10 @@ class DiffusersDenoiser:
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()), precision:
             return text.encode(self.encoders, captions, self._model.clip_skip, self._loaded.is_sdxl)
 
+    def too_long(self, captions: Sequence[str]) -> list[str]:
+        """Those of which the text encoders see the beginning only, 75 tokens."""
+        return text.too_long(self.encoders[0].tokenizer, captions) if captions else []
+
     def predict(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions, sizes: Tensor) -> Tensor:
         device, more = noisy.device, dict[str, Any]()
         if self._loaded.is_sdxl:

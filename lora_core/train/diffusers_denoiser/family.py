@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...architectures import ARCHITECTURES, Architecture
 from ...architectures.spec import parameter_name
 from ...errors import ConfigError, UnknownCheckpointError
@@ -24,16 +26,24 @@ def architecture_of(parts: Parts) -> Architecture:
         )
         raise ConfigError("model.base", [fault])
     shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in parts.unet.state_dict().items()}
-    for row in ARCHITECTURES:
-        component = row.component(DENOISER)
-        if component is None or component.diffusers_prefix != "unet":
-            continue
-        expected = {
-            parameter_name(module.diffusers, parameter): shape
-            for module in component.modules.values()
-            for parameter, shape in module.shapes.items()
-        }
-        if expected == shapes:
-            return row
+    fitting = [(len(expected), row) for row, expected in _unets() if expected.items() <= shapes.items()]
+    if fitting:
+        # Distilled models have a layer more, which takes no part in training.
+        return max(fitting, key=lambda found: found[0])[1]
     hint = "Its UNet has other names or shapes than SD 1, SD 2 and SDXL: give a pipeline of one of these."
     raise UnknownCheckpointError(parts.label, next(iter(shapes), ""), [row.title for row in ARCHITECTURES], hint)
+
+
+def _unets() -> Iterator[tuple[Architecture, dict[str, Shape]]]:
+    """Families with a UNet, and its parameters in diffusers' names."""
+    for row in ARCHITECTURES:
+        component = row.component(DENOISER)
+        if component is not None and component.diffusers_prefix == "unet":
+            yield (
+                row,
+                {
+                    parameter_name(module.diffusers, parameter): shape
+                    for module in component.modules.values()
+                    for parameter, shape in module.shapes.items()
+                },
+            )

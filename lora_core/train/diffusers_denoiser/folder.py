@@ -19,6 +19,7 @@ from .parts import Parts, TextEncoder
 INDEX = "model_index.json"
 UNET = "UNet2DConditionModel"
 TOKENIZERS = {TEXT_ENCODER: "tokenizer", TEXT_ENCODER_2: "tokenizer_2"}
+_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _FORMS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 TOKENIZER_FILES = (*(name for form in _FORMS for name in form), "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -37,6 +38,8 @@ def load_folder(folder: Path, dtype: torch.dtype, label: str = "") -> Parts:
     for name in ("unet", "vae", *encoders, *(TOKENIZERS[name] for name in encoders)):
         if not (folder / name).is_dir():
             raise ConfigError("model.base", [f"{label} has no folder {name!r}; give a whole pipeline"])
+    if unknown := [index[name][1] for name in encoders if index[name][1] not in _ENCODERS]:
+        raise ConfigError("model.base", [f"{label} has a text encoder {unknown[0]}; SD 1, SD 2 and SDXL have CLIP's"])
     with quiet():
         return Parts(
             label,

@@ -55,6 +55,12 @@ def token_ids(tokenizer: Any, captions: Sequence[str]) -> Tensor:
     )
 
 
+def too_long(tokenizer: Any, captions: Sequence[str]) -> list[str]:
+    """Those of which the end is cut off."""
+    lengths = [len(ids) for ids in tokenizer(list(captions)).input_ids]
+    return [caption for caption, length in zip(captions, lengths, strict=True) if length > tokenizer.model_max_length]
+
+
 def check_vocabulary(encoders: Sequence[TextEncoder], label: str) -> None:
     """Raise where a tokenizer knows words that its encoder has no embedding for."""
     for encoder in encoders:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import tiny
@@ -60,6 +61,17 @@ def test_the_demo_base_is_of_a_known_family(demo_base: Path):
     assert list(denoiser.parts) == ["denoiser", "text_encoder"]
     assert denoiser.schedule.prediction == "v"
     assert (denoiser.latent_step, denoiser.size_step) == (8, 8)
+
+
+def test_a_distilled_model_has_a_layer_more(demo_base: Path, tmp_path: Path):
+    """Consistency models take the guidance as a further condition, which training does not give."""
+    folder = shutil.copytree(demo_base, tmp_path / "distilled")
+    settings = json.loads((folder / "unet" / "config.json").read_text()) | {"time_cond_proj_dim": 16}
+    (folder / "unet" / "config.json").write_text(json.dumps(settings))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(weights) | {"time_embedding.cond_proj.weight": torch.zeros(64, 16)}, weights, {"format": "pt"})
+
+    assert load(folder).architecture.name == "loom_demo"
 
 
 def test_every_layer_has_a_place_in_the_architecture(family: tuple[Path, Architecture]):
@@ -138,6 +150,16 @@ def test_clip_skip_leaves_out_the_last_layers(tiny_sd1: Path, tmp_path: Path):
     assert not torch.equal(text, whole.encode_text(CAPTIONS)["text"])
     assert skipped.text_fingerprint != whole.text_fingerprint
     assert skipped.vae_fingerprint == whole.vae_fingerprint
+
+
+def test_captions_that_are_cut_off_are_known(tiny_sd1: Path):
+    denoiser = load(tiny_sd1, tiny.TINY_SD1)
+    fits, long = " ".join(["apple"] * 75), " ".join(["apple"] * 76)
+
+    assert denoiser.too_long([fits, long, ""]) == [long]
+    assert denoiser.too_long([]) == []
+    text = denoiser.encode_text([fits, long])["text"]
+    assert torch.equal(text[0], text[1])
 
 
 @pytest.mark.parametrize(("folder", "skip"), [("tiny_sd1", 2), ("tiny_sdxl", 1)])

@@ -50,6 +50,10 @@ def remove(path: Path) -> None:
             "has no scheduler/scheduler_config.json",
         ),
         (
+            lambda folder: change(folder / "model_index.json", text_encoder=["transformers", "T5EncoderModel"]),
+            "base has a text encoder T5EncoderModel",
+        ),
+        (
             lambda folder: change(folder / "model_index.json", unet=[None, None], _class_name="FluxPipeline"),
             "base is a FluxPipeline without a UNet2DConditionModel",
         ),
