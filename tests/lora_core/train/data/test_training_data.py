@@ -272,11 +272,12 @@ def test_held_out_pictures_are_in_the_cache_too(tmp_path: Path):
     paint_some(tmp_path, 6)
     data, denoiser = open_data(tmp_path, flip=1.0, validation={"split": 0.5, "train_subset": 2}), Arithmetic()
     prepared(data, denoiser, None)
+    assert denoiser.pictures == 3 + 3 + 2, "mirrored for training; plain for measuring"
 
     for sample in (*data.held_out, *data.train_subset):
         data.batch(0, [sample], denoiser)  # type: ignore[arg-type]
 
-    assert denoiser.pictures == 3 + 3 + 2, "mirrored for training; plain for measuring"
+    assert denoiser.pictures == 8
 
 
 def test_weights_and_repeats_of_the_metadata(tmp_path: Path):
