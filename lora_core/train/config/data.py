@@ -15,6 +15,7 @@ class PriorSection(Section):
     """DreamBooth's prior preservation: pictures of the class keep the model from forgetting it."""
 
     folder: str = Field(default="", description="pictures of the class; kohya's `reg` folders are found without it")
+    select: dict[str, str] = Field(default={}, description="of the folder's metadata, as in [data]")
     caption: str = Field(default="", description="one caption for them, `photo of a dog`")
     weight: float = Field(default=1.0, ge=0, description="of their loss beside the subject's")
     generate: int = Field(default=0, ge=0, description="pictures that the base draws from the caption before training")

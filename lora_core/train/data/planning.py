@@ -56,7 +56,8 @@ def plan(
         raise ConfigError("settings", ["data.folder is not set: give the folder with the pictures"])
     reading = read_pictures(Path(data.folder), "data.folder", data, select=data.select, templates=templates)
     if data.prior.folder:
-        _join(reading, read_pictures(Path(data.prior.folder), "data.prior.folder", data, select={}, prior=True))
+        prior = Path(data.prior.folder)
+        _join(reading, read_pictures(prior, "data.prior.folder", data, select=data.prior.select, prior=True))
     trained = [picture for picture in reading.pictures if not picture.prior]
     priors = [picture for picture in reading.pictures if picture.prior]
     if not trained:

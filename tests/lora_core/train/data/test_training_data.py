@@ -241,6 +241,25 @@ def test_pictures_of_the_class_are_mixed_one_to_one(tmp_path: Path):
     assert batch.mean.shape == (4, 3, 8, 8), "cut to the bucket of the subject"
 
 
+def test_pictures_of_the_class_are_selected_from_their_own_table(tmp_path: Path):
+    """One folder for both: what is learned, and what is to stay as it is."""
+    rows = [
+        {"file_name": f"{number}.png", "text": f"thing {number}", "kind": kind} for number, kind in enumerate("abbb")
+    ]
+    for row in rows:
+        paint(tmp_path / row["file_name"], (64, 64), int(row["file_name"][0]))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    data = open_data(tmp_path, select={"kind": "a"}, prior={"folder": str(tmp_path), "select": {"kind": "!a"}})
+
+    assert [(picture.name, picture.prior) for picture in data.pictures] == [
+        ("0.png", False),
+        ("1.png", True),
+        ("2.png", True),
+        ("3.png", True),
+    ]
+
+
 def test_pictures_of_the_class_serve_all_buckets_and_no_others(tmp_path: Path):
     """Wide ones go to the widest bucket there is; where none is near, all serve."""
     for number, size in enumerate([(64, 64), (128, 128), (96, 192)]):
