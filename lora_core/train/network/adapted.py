@@ -14,7 +14,7 @@ from .dropout import Dropouts
 from .group import Group
 from .injection import inject, take_out
 from .layers import Layer
-from .planning import PlaceOf, plan
+from .planning import PlaceOf, modules_of, plan
 from .starts import check_start, set_start
 
 
@@ -48,7 +48,7 @@ class AdaptedModule:
         self.module, self.component, self.section = module, component, section
         self.nameless = planned.nameless
         self._flags = {path: one.requires_grad for path, one in module.named_parameters()}
-        self._modes = {path: one.training for path, one in module.named_modules()}
+        self._modes = {path: one.training for path, one in modules_of(module)}
         layers = inject(module, planned.plans, section, where)
         self.layers: Mapping[str, Layer] = {layer.path: layer for layer in layers}
         # References, no copies: the starts that change a weight change a copy of it.
@@ -173,7 +173,7 @@ class AdaptedModule:
         take_out(self.module)
         for path, one in self.module.named_parameters():
             one.requires_grad_(self._flags.get(path, one.requires_grad))
-        for path, one in self.module.named_modules():
+        for path, one in modules_of(self.module):
             one.training = self._modes.get(path, one.training)
 
     @contextmanager

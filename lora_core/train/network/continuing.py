@@ -63,7 +63,7 @@ def _fault(target: Target, delta: Delta, layer: Layer | None) -> str | None:
         return f"{name} is {delta.type}, and only LoRA and LoCon can go on: use another file"
     if layer is None:
         return f"{name} is adapted in the file and not in the network: widen targets, or train the text encoder"
-    if delta.rank > layer.rank:
+    if (delta.rank or 0) > layer.rank:
         return f"{name} has rank {delta.rank} in the file and {layer.rank} in the network: set rank to {delta.rank}"
     return None
 

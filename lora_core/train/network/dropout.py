@@ -127,5 +127,5 @@ def seed_torch(sections: Sequence[NetworkSection], seed: int, step: int, part: i
     for section in sections:
         native = section.type in ("loha", "lokr") and (section.rank_dropout or section.module_dropout)
         if section.dropout or native:
-            torch.manual_seed(number(seed, "dropout", step, part))
+            torch.manual_seed(number(seed, "dropout", step, part))  # pyright: ignore[reportUnknownMemberType]
             return

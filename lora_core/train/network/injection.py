@@ -12,7 +12,7 @@ from torch import nn
 from ...errors import ConfigError, MissingExtraError
 from ..config.network import NetworkSection
 from .layers import NAME, Kind, Layer
-from .planning import Plan
+from .planning import Plan, modules_of
 
 
 def inject(module: nn.Module, plans: Sequence[Plan], section: NetworkSection, where: str) -> list[Layer]:
@@ -29,7 +29,7 @@ def inject(module: nn.Module, plans: Sequence[Plan], section: NetworkSection, wh
         raise MissingExtraError("peft", "train", "training a LoRA") from None
     if hasattr(module, "peft_config") or any(isinstance(one, BaseTunerLayer) for one in module.modules()):
         raise ConfigError(where, ["the model has adapters of PEFT already; unload them first"])
-    flags = {path: one.training for path, one in module.named_modules()}
+    flags = {path: one.training for path, one in modules_of(module)}
     with warnings.catch_warnings():
         # OFT's blocks that do not fit are made smaller; the report tells the sizes.
         warnings.filterwarnings("ignore", message="Invalid `oft_block_size`")
@@ -52,7 +52,7 @@ def take_out(module: nn.Module) -> None:
     """Put the modules themselves back in the places of PEFT's layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for path, one in list(module.named_modules()):
+    for path, one in modules_of(module):
         if isinstance(one, BaseTunerLayer):
             parent, _, name = path.rpartition(".")
             setattr(module.get_submodule(parent), name, one.get_base_layer())

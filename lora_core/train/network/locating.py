@@ -16,7 +16,7 @@ def location_of(denoiser: Denoiser, component: str, path: str) -> Location | Non
     if path in own.paths:
         return own.paths[path]
     canonical = denoiser.path_of(component, path)
-    return Location(canonical) if canonical in own.modules else None
+    return Location(canonical) if canonical is not None and canonical in own.modules else None
 
 
 def target_of(component: str, location: Location) -> Target:

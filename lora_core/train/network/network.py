@@ -51,7 +51,8 @@ class Network:
     """Adapters in the parts of a denoiser; made by ``attach``, undone by ``detach``."""
 
     def __init__(self, denoiser: Denoiser, parts: Mapping[str, AdaptedModule], rates: Mapping[str, float]) -> None:
-        self.denoiser, self.parts, self._rates = denoiser, parts, rates
+        self.denoiser, self._rates = denoiser, rates
+        self.parts = parts
         self._frozen: list[tuple[nn.Parameter, bool]] = []
 
     @classmethod
@@ -75,11 +76,10 @@ class Network:
             ConfigError: settings that cannot work on this model.
             MissingExtraError: PEFT is not installed.
         """
-        made = cls(denoiser, {}, {})
-        made._freeze()
         parts: dict[str, AdaptedModule] = {}
         rates: dict[str, float] = {}
-        made.parts, made._rates = parts, rates
+        made = cls(denoiser, parts, rates)
+        made._freeze()
         try:
             for component, module in denoiser.parts.items():
                 of_denoiser = component == DENOISER
@@ -169,7 +169,7 @@ class Network:
         """Leave the model as it came, to the last bit."""
         for part in self.parts.values():
             part.detach()
-        self.parts = {}
+        self.parts = dict[str, AdaptedModule]()
         for parameter, flag in self._frozen:
             parameter.requires_grad_(flag)
         self._frozen.clear()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import cast
 
 from torch import nn
 
@@ -103,12 +104,17 @@ def adaptable(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     found: list[tuple[str, nn.Module]] = []
     inside: list[str] = []
-    for path, one in module.named_modules():
+    for path, one in modules_of(module):
         if isinstance(one, nn.MultiheadAttention):
             inside.append(f"{path}.")
         elif path and isinstance(one, ADAPTABLE) and not path.startswith(tuple(inside)):
             found.append((path, one))
     return found
+
+
+def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of all that is in a module, itself first."""
+    return list(cast("Iterator[tuple[str, nn.Module]]", module.named_modules()))
 
 
 def has_kernel(layer: nn.Module) -> bool:

@@ -14,6 +14,7 @@ LoHa, LoKr and OFT begin as PEFT has them: one factor is 0. DoRA's magnitudes ar
 from __future__ import annotations
 
 from math import sqrt
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def _orthogonal(layer: Layer, random: torch.Generator) -> None:
     if rank % 2:
         raise ConfigError("network.start", [f"orthogonal needs an even rank, {layer.path} has {rank}"])
     down, up = layer.peft.lora_A[NAME].weight, layer.peft.lora_B[NAME].weight
-    rows = torch.linalg.qr(torch.randn(rank, rank, generator=random)).Q  # pyright: ignore[reportUnknownMemberType]
+    square = torch.randn(rank, rank, generator=random)
+    rows = cast(Tensor, torch.linalg.qr(square).Q)  # pyright: ignore[reportUnknownMemberType]
     inputs = torch.randn(down[0].numel(), rank // 2, generator=random) @ rows[0::2] / 10
     outputs = torch.randn(up.shape[0], rank // 2, generator=random) @ rows[1::2] / 10
     down.data.copy_(inputs.T.reshape(down.shape))
