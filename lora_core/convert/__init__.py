@@ -8,6 +8,16 @@ Adapter ── units      roles, scale and place of each module, apart from how 
 """
 
 from .conversion import DTYPES, FOLDERS, WRITERS, Change, Conversion, convert
-from .writing import ConvertReport, convert_lora
+from .writing import ConvertReport, convert_lora, write_conversion
 
-__all__ = ["DTYPES", "FOLDERS", "WRITERS", "Change", "Conversion", "ConvertReport", "convert", "convert_lora"]
+__all__ = [
+    "DTYPES",
+    "FOLDERS",
+    "WRITERS",
+    "Change",
+    "Conversion",
+    "ConvertReport",
+    "convert",
+    "convert_lora",
+    "write_conversion",
+]

@@ -29,6 +29,8 @@ from .describing import new_metadata
 from .units import Stored, source_of
 
 Progress = Callable[[int, int], None]
+# The written file -> its metadata; before it is there (None) with zeros in the place of hashes.
+LateMetadata = Callable[["Path | None"], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +108,13 @@ def convert_lora(
     started = time.monotonic()
     adapter = source if isinstance(source, Adapter) else load_adapter(source, architecture)
     made = convert(adapter, format, dtype)
-    files = _places(adapter, made, Path(out))
-    if not overwrite:
-        for file in files:
-            if file.exists():
-                raise OutputExistsError(str(file.relative_to(Path(out).parent)))
-    check_finite(adapter)
-    if format in FOLDERS:
-        with _new_folder(Path(out)) as folder:
-            for content, file in zip(made.contents, files, strict=True):
-                _write(adapter, made, content, folder / file.relative_to(out), overwrite, progress)
-    else:
-        _write(adapter, made, made.contents[0], files[0], overwrite, progress)
+
+    def describe(stated: Mapping[str, str]) -> LateMetadata:
+        return new_metadata(source_of(adapter), format, dtype, stated)
+
+    files = write_conversion(adapter, made, Path(out), describe, overwrite=overwrite, progress=progress)
     return ConvertReport(
-        files=tuple(files),
+        files=files,
         source=adapter.file,
         source_format=adapter.report.format,
         format=format,
@@ -128,6 +123,42 @@ def convert_lora(
         left_out=made.left_out,
         seconds=time.monotonic() - started,
     )
+
+
+def write_conversion(
+    adapter: Adapter,
+    made: Conversion,
+    out: Path,
+    describe: Callable[[Mapping[str, str]], LateMetadata],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Write the files of a conversion, each whole or not at all; returns them.
+
+    Args:
+        adapter: that was converted.
+        made: of ``convert``.
+        out: the file, or the folder for formats of ``FOLDERS``.
+        describe: what the format itself states in the metadata -> the metadata, as ``new_metadata``.
+        overwrite, progress: as for ``convert_lora``.
+
+    Raises:
+        as ``convert_lora``.
+    """
+    files = _places(adapter, made, out)
+    if not overwrite:
+        for file in files:
+            if file.exists():
+                raise OutputExistsError(str(file.relative_to(out.parent)))
+    check_finite(adapter)
+    if made.scheme.name in FOLDERS:
+        with _new_folder(out) as folder:
+            for content, file in zip(made.contents, files, strict=True):
+                _write(adapter, content, folder / file.relative_to(out), describe, overwrite, progress)
+    else:
+        _write(adapter, made.contents[0], files[0], describe, overwrite, progress)
+    return tuple(files)
 
 
 def _places(adapter: Adapter, made: Conversion, out: Path) -> list[Path]:
@@ -145,13 +176,18 @@ def _places(adapter: Adapter, made: Conversion, out: Path) -> list[Path]:
 
 
 def _write(
-    adapter: Adapter, made: Conversion, content: Content, file: Path, overwrite: bool, progress: Progress | None
+    adapter: Adapter,
+    content: Content,
+    file: Path,
+    describe: Callable[[Mapping[str, str]], LateMetadata],
+    overwrite: bool,
+    progress: Progress | None,
 ) -> None:
-    describe = new_metadata(source_of(adapter), made.scheme.name, made.dtype, content.metadata)
+    late = describe(content.metadata)
     entries = [_entry(adapter.file, key, stored) for key, stored in content.tensors.items()]
     if content.config is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    stream_safetensors(file, entries, describe(None), overwrite=overwrite, progress=progress, late=describe)
+    stream_safetensors(file, entries, late(None), overwrite=overwrite, progress=progress, late=late)
     if content.config is not None:
         text = json.dumps(content.config, indent=2).encode()
         with atomic_file(file.with_name(f"{CONFIG}.json"), size=len(text), overwrite=overwrite) as target:
