@@ -27,7 +27,7 @@ import torch
 from ..io import TensorRef
 from ..numeric import finite
 from .base import AdapterType, Delta, Group
-from .oft2 import above_diagonal, block_size, check_vectors, neumann
+from .oft2 import SERIES, above_diagonal, block_size, check_vectors, neumann
 from .orthogonal import InputRotationDelta, RotationDelta, cayley, rescaled, skew, turn
 
 
@@ -47,6 +47,11 @@ class PeftOftDelta(InputRotationDelta):
         self.series = _series(settings) if settings.get("use_cayley_neumann", True) else None
         eps = finite(settings.get("eps"))
         self.limit = (6e-5 if eps is None else eps) / sqrt(vectors.shape[0]) if settings.get("coft") else None
+
+    @property
+    def as_oft2(self) -> bool:
+        """Whether OneTrainer's OFT is the same rotation, for linear weights."""
+        return self.series == SERIES and self.limit is None
 
     def rotation(self, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
         skewed = above_diagonal(self.vectors.load(device, dtype), self.size)

@@ -5,7 +5,6 @@
 | ``magnitude`` (out,) | ``dora_scale`` (out, 1, ...), and the other way round where it is per output | yes |
 | ``mid`` (Tucker) | multiplied into ``down`` | rounded once |
 | ``up_bias`` | ``diff_b``, times the scale | rounded once |
-| ``peft_oft_R``, PEFT's usual series | ``oft_R`` of OneTrainer, negated for convolutions, which it turns the other way | yes |
 | alpha / rank | factors take it: ``down`` a power of two, ``up`` the rest | yes for powers of two |
 """
 
@@ -94,23 +93,12 @@ def _to_diff_b(speller: Speller, unit: Unit) -> Unit:
     return replace(unit, roles=roles)
 
 
-def _to_oft2(speller: Speller, unit: Unit) -> Unit:
-    """Both cut off the same series; R of -Q is R of Q transposed."""
-    if unit.kind != "peft-oft":
-        raise speller.fault(unit, "its rotation is not of the series that this format's readers know")
-    roles = dict(unit.roles)
-    vectors = roles.pop("peft_oft_R")
-    roles["oft_R"] = vectors.computed(vectors.shape, torch.neg) if len(unit.weight) > 2 else vectors
-    return replace(unit, kind="oft2", roles=roles)
-
-
 # role that a format may lack -> the same in other roles.
 _OTHERWISE: dict[str, Callable[[Speller, Unit], Unit]] = {
     "magnitude": _to_dora_scale,
     "dora_scale": _to_magnitude,
     "mid": _without_mid,
     "up_bias": _to_diff_b,
-    "peft_oft_R": _to_oft2,
 }
 
 

@@ -1,7 +1,8 @@
 """What a file says of its modules, apart from how it spells it: roles, scale and place of each.
 
 A unit is one module of the file: a row of an ``Adapter``'s report with the tensors behind it. Spellings that are only
-another way to store an ordinary pair of factors (LoRA in parts, BFL's wider layer) are made one here.
+another way to store an ordinary pair of factors (LoRA in parts, BFL's wider layer) are made one here, and PEFT's OFT
+is made OneTrainer's, where both are the same series.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..adapters import Delta
+from ..adapters import Delta, oft2
+from ..adapters.peft_oft import PeftOftDelta
 from ..adapters.split import SplitDelta
 from ..architectures import ARCHITECTURES
 from ..fitting import group_keys, straightened
@@ -172,7 +174,7 @@ def rows_of_module(architecture: str, key: ModuleKey) -> int:
 
 
 def _plain(unit: Unit, change: Delta) -> Unit:
-    """The same with an ordinary pair of factors, where the file stores one in a way of its own."""
+    """The same as an ordinary pair of factors or an OFT 2, where the file stores one in a way of its own."""
     roles = dict(unit.roles)
     whole = _split_delta(change)
     if whole is not None:
@@ -193,6 +195,12 @@ def _plain(unit: Unit, change: Delta) -> Unit:
         if wide != unit.weight:
             roles["reshape_weight"] = Stored((2,), "I64", lambda: torch.tensor(wide))
         return replace(unit, roles=roles)
+    rotation = getattr(change, "whole", change)
+    if isinstance(rotation, PeftOftDelta) and rotation.as_oft2:
+        # OneTrainer turns convolutions the other way round, and the series of -Q is the transposed one of Q.
+        vectors = roles.pop("peft_oft_R")
+        turned = vectors.computed(vectors.shape, torch.neg) if len(unit.weight) > 2 else vectors
+        return replace(unit, kind=oft2.TYPE.name, roles={**roles, "oft_R": turned})
     return unit
 
 

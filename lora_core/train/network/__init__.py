@@ -8,7 +8,16 @@ NetworkSection ── planning    which modules (``targets``), of what rank and 
 """
 
 from .adapted import AdaptedModule
+from .any_module import attach_module, load_module, save_module
 from .group import Group
 from .network import Network, NetworkReport
 
-__all__ = ["AdaptedModule", "Group", "Network", "NetworkReport"]
+__all__ = [
+    "AdaptedModule",
+    "Group",
+    "Network",
+    "NetworkReport",
+    "attach_module",
+    "load_module",
+    "save_module",
+]

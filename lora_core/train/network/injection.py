@@ -112,3 +112,9 @@ def _patterns(plans: Sequence[Plan], value: Callable[[Plan], float], usual: floa
             others.setdefault(value(plan), []).append(plan.path)
     made: Mapping[float, list[str]] = others
     return {f"^{_any_of(paths)}": number for number, paths in made.items()}
+
+
+def configuration(module: nn.Module) -> dict[str, Any]:
+    """PEFT's configuration of what ``inject`` put into a module."""
+    config: Any = module.peft_config
+    return dict(config[NAME].to_dict())
