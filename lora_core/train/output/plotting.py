@@ -1,0 +1,101 @@
+"""loss.png: the loss with its running mean, the validation, and the learning rates, one below the other."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...io.atomic import atomic_file
+
+Axes = Any  # matplotlib's types are not complete
+
+Series = tuple[Sequence[int], Sequence[float]]
+
+_LOSS, _RATE, _LEAKAGE = "loss", "rate ", "leakage"
+# The mean covers about this part of the points: the noise of single timesteps is larger than what is learned.
+_WINDOW = 0.04
+
+
+def plot(path: Path, title: str, series: Mapping[str, Series]) -> None:
+    """Draw the curves.
+
+    Args:
+        path: of the PNG.
+        title: name of the LoRA.
+        series: ``loss``, ``rate <group>``, ``leakage ...``, and losses of the validation -> (steps, values).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rates = {name.removeprefix(_RATE): one for name, one in series.items() if name.startswith(_RATE)}
+    leakage = {name: one for name, one in series.items() if name.startswith(_LEAKAGE)}
+    held_out = {name: one for name, one in series.items() if name != _LOSS and not name.startswith((_RATE, _LEAKAGE))}
+    panels = [(_loss, {_LOSS: series[_LOSS]}), (_validation, held_out), (_leakage, leakage), (_rates, rates)]
+    shown = [(draw, curves) for draw, curves in panels if curves]
+    heights = [3.0 if draw in (_loss, _validation) else 1.6 for draw, _ in shown]
+    figure = Figure(figsize=(9, 0.6 + sum(heights)), dpi=110, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(len(shown), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for (draw, curves), area in zip(shown, axes, strict=True):
+        draw(area, curves)
+        area.grid(alpha=0.3)
+    axes[0].set_title(title)
+    axes[-1].set_xlabel("step")
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    with atomic_file(path, size=buffer.tell(), overwrite=True) as file:
+        file.write(buffer.getvalue())
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of the last ``window`` values, of those that there are at the start; without those that are not finite.
+
+    >>> running_mean([1.0, 2.0, 3.0, 4.0], 2)
+    [1.0, 1.5, 2.5, 3.5]
+    """
+    from math import isfinite, nan
+
+    means: list[float] = []
+    for index in range(len(values)):
+        part = [value for value in values[max(0, index + 1 - window) : index + 1] if isfinite(value)]
+        means.append(sum(part) / len(part) if part else nan)
+    return means
+
+
+def _loss(area: Axes, curves: Mapping[str, Series]) -> None:
+    steps, values = curves[_LOSS]
+    window = max(1, min(200, round(len(values) * _WINDOW)))
+    area.plot(steps, values, color="tab:blue", alpha=0.3, linewidth=0.8, label="each step")
+    area.plot(steps, running_mean(values, window), color="tab:blue", linewidth=1.8, label=f"mean of {window}")
+    area.set_ylabel("training loss")
+    area.legend(loc="upper right")
+
+
+def _validation(area: Axes, curves: Mapping[str, Series]) -> None:
+    """Means as strong lines, single timesteps as thin ones."""
+    for name, (steps, values) in curves.items():
+        single = "t=" in name
+        style = {"linewidth": 0.8, "alpha": 0.6, "linestyle": "--"} if single else {"linewidth": 1.8}
+        area.plot(steps, values, marker=".", label=name, **style)
+    area.set_ylabel("loss at fixed noise")
+    area.legend(loc="upper right", fontsize="small", ncols=2 if len(curves) > 4 else 1)
+
+
+def _leakage(area: Axes, curves: Mapping[str, Series]) -> None:
+    for name, (steps, values) in curves.items():
+        area.plot(steps, values, marker=".", label=name)
+    area.set_ylabel("leakage")
+    if len(curves) > 1:
+        area.legend(loc="upper left", fontsize="small")
+
+
+def _rates(area: Axes, curves: Mapping[str, Series]) -> None:
+    for name, (steps, values) in curves.items():
+        area.plot(steps, values, label=name)
+    positive = [value for _, values in curves.values() for value in values if value > 0]
+    if positive and max(positive) > 30 * min(positive):
+        area.set_yscale("log")
+    area.set_ylabel("learning rate")
+    area.legend(loc="lower right", fontsize="small")
