@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -30,8 +30,11 @@ class Deltas(Mapping[ModuleKey, Tensor]):
                     self._places.setdefault(ModuleKey(component, one.path), []).append((part, path, location))
 
     def __getitem__(self, key: ModuleKey) -> Tensor:
-        found = [self._one(key, *place) for place in self._places[key]]
-        return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
+        return self._joined(key, lambda part, path: part.change(path))
+
+    def weight(self, key: ModuleKey) -> Tensor:
+        """The frozen weight of a module, float32 on the CPU; rows of it that are not adapted are 0."""
+        return self._joined(key, lambda part, path: part.layers[path].weight.detach().float())
 
     def __iter__(self) -> Iterator[ModuleKey]:
         return iter(self._places)
@@ -39,8 +42,11 @@ class Deltas(Mapping[ModuleKey, Tensor]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def _one(self, key: ModuleKey, part: AdaptedModule, path: str, location: Location) -> Tensor:
-        change = part.change(path).cpu()
+    def _joined(self, key: ModuleKey, read: Callable[[AdaptedModule, str], Tensor]) -> Tensor:
+        found = [self._one(key, read(part, path).cpu(), location) for part, path, location in self._places[key]]
+        return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
+
+    def _one(self, key: ModuleKey, change: Tensor, location: Location) -> Tensor:
         if not location.slice and not location.more:
             return change
         architecture = self._architecture

@@ -86,11 +86,14 @@ class Layer:
 
     @torch.no_grad()
     def change(self) -> Tensor:
-        """What PEFT adds to the base layer's weight, float32, in its shape, as PEFT itself computes it."""
+        """What PEFT adds to the base layer's weight, float32, in its shape, as PEFT itself computes it.
+
+        For DoRA and OFT, which make another weight, in float64: the difference to the base is small beside it.
+        """
         if self.kind == "oft":
-            return self._rotated() - self.weight.detach().float()
+            return (self._rotated() - self.weight.detach().double()).float()
         if self.kind == "dora":
-            return self._merged() - self.weight.detach().float()
+            return (self._merged() - self.weight.detach().double()).float()
         return self.peft.get_delta_weight(NAME).detach().float()
 
     def _merged(self) -> Tensor:
@@ -98,7 +101,7 @@ class Layer:
         weight = self.weight
         before = weight.data
         try:
-            weight.data = before.float()
+            weight.data = before.double()
             self.peft.merge()
             merged = weight.data.clone()
             self.peft.unmerge()
@@ -110,7 +113,7 @@ class Layer:
     def _rotated(self) -> Tensor:
         """W R^T, R read from PEFT's forward pass by rotating the unit vectors, some at a time."""
         rotation = self.peft.oft_R[NAME]
-        weight = self.weight.detach().float()
+        weight = self.weight.detach().double()
         rows = weight.flatten(1)
         inputs = rows.shape[1]
         out = torch.empty_like(rows)
@@ -119,7 +122,7 @@ class Layer:
             units = torch.zeros(count, inputs, device=rows.device)
             units[torch.arange(count), torch.arange(count) + start] = 1
             seen = units if weight.dim() == 2 else units[:, :, None, None]
-            out[:, start : start + count] = rows @ rotation(seen).reshape(count, inputs).T
+            out[:, start : start + count] = rows @ rotation(seen).reshape(count, inputs).double().T
         return out.reshape(weight.shape)
 
     @contextmanager
