@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -100,7 +101,7 @@ def check_saved(
     name = path.name
     sources = [open_tensors(one) for one in _files(path)]
     # No cache: it goes by name, time and size, and what is wanted are the bytes on disk.
-    loaded = [_Loaded.of(source, architecture) for source in sources]
+    loaded = [_Loaded(source, architecture) for source in sources]
     patches: dict[ModuleKey, tuple[Patch, _Loaded]] = {}
     for one in loaded:
         for target, patch in one.patches.items():
@@ -121,46 +122,45 @@ def check_saved(
     return CheckReport(len(patches), worst, where, "/".join(sorted(kinds)).lower())
 
 
-@dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A file's adapter, and the same tensors with absolute values: as they are, and as large as before rounding."""
+    """A file's patches, and what they would be of other tensors; each is made when it is asked for."""
 
-    source: TensorSource
-    adapter: Adapter
-    patches: Mapping[Target, Patch]
-    sizes: Mapping[Target, Patch]
-    larger: Mapping[Target, Patch]
+    def __init__(self, source: TensorSource, architecture: str) -> None:
+        self._source, self._architecture = source, architecture
+        self.adapter = map_source(source, architecture)
+        require_complete(self.adapter.report)
+        self.patches = _bound(self.adapter)
 
-    @classmethod
-    def of(cls, source: TensorSource, architecture: str) -> _Loaded:
-        adapter = map_source(source, architecture)
-        require_complete(adapter.report)
+    @cached_property
+    def sizes(self) -> Mapping[Target, Patch]:
+        """Of absolute values."""
+        return self._of(lambda tensor: tensor.float().abs())
 
-        def with_tensors(change: Callable[[Tensor, str], Tensor]) -> Mapping[Target, Patch]:
-            changed = {key: change(ref.load(), ref.dtype) for key, ref in source.items()}
-            return _bound(map_source(TensorDict(changed, source.label, source.metadata), architecture))
+    @cached_property
+    def larger(self) -> Mapping[Target, Patch]:
+        """Of absolute values, as large as they may have been before they were rounded."""
+        return self._of(lambda tensor: tensor.float().abs() + _rounding(tensor))
 
-        return cls(
-            source,
-            adapter,
-            _bound(adapter),
-            with_tensors(lambda tensor, dtype: tensor.float().abs() if tensor.is_floating_point() else tensor),
-            with_tensors(lambda tensor, dtype: _wide(tensor) if tensor.is_floating_point() else tensor),
-        )
+    @cached_property
+    def moved(self) -> list[Mapping[Target, Patch]]:
+        """Twice: of tensors that are off by their rounding, signs at random."""
+        random = torch.Generator().manual_seed(0)
 
-    def moved(self, seed: int) -> Mapping[Target, Patch]:
-        """The patches of tensors that are off by their rounding, signs at random."""
-        random = torch.Generator().manual_seed(seed)
-        changed: dict[str, Tensor] = {}
-        for key, ref in self.source.items():
-            tensor = ref.load()
-            if tensor.is_floating_point() and tensor.numel() > 1:
-                signs = torch.randint(0, 2, tensor.shape, generator=random).mul_(2).sub_(1)
-                tensor = tensor.float() + signs * _rounding(tensor)
-            changed[key] = tensor
-        return _bound(
-            map_source(TensorDict(changed, self.source.label, self.source.metadata), self.adapter.architecture)
-        )
+        def move(tensor: Tensor) -> Tensor:
+            signs = torch.randint(0, 2, tensor.shape, generator=random).mul_(2).sub_(1)
+            return tensor.float() + signs * _rounding(tensor)
+
+        return [self._of(move) for _ in range(2)]
+
+    def _of(self, change: Callable[[Tensor], Tensor]) -> Mapping[Target, Patch]:
+        """Alphas are single numbers in float32, and exact."""
+        tensors = {key: ref.load() for key, ref in self._source.items()}
+        changed = {
+            key: change(tensor) if tensor.is_floating_point() and tensor.numel() > 1 else tensor
+            for key, tensor in tensors.items()
+        }
+        source = TensorDict(changed, self._source.label, self._source.metadata)
+        return _bound(map_source(source, self._architecture))
 
 
 def _compare(
@@ -185,8 +185,7 @@ def _compare(
         weight = weight_of(key).detach().float().cpu().reshape(patch.shape)
         changed = apply_patch(weight, patch)
         found = changed - weight
-        moved = [apply_patch(weight, loaded.moved(seed)[patch.target]) for seed in range(2)]
-        spread = max(_norm(one - changed) for one in moved)
+        spread = max(_norm(apply_patch(weight, moved[patch.target]) - changed) for moved in loaded.moved)
         allowed = _MEASURED_ROOM * spread + _SUMS * 2**-24 * (_norm(changed) + _norm(weight))
     off, whole = _norm(found - trained), _norm(trained)
     if not off <= allowed:  # NaN is no agreement
@@ -210,12 +209,6 @@ def _rounding(tensor: Tensor) -> Tensor:
         return tensor.abs() * 2**-24
     info = torch.finfo(tensor.dtype)
     return torch.clamp(tensor.float().abs() * (info.eps / 2), min=info.smallest_normal * info.eps / 2)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """As large as it may have been before it was rounded; alphas are exact."""
-    size = tensor.float().abs()
-    return size + _rounding(tensor) if tensor.numel() > 1 else size
 
 
 def _norm(tensor: Tensor) -> float:
