@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ..config.network import NetworkSection
 from .dropout import Dropouts
 from .group import Group
-from .injection import inject, take_out
+from .injection import check_free, inject, take_out
 from .layers import Layer
 from .planning import PlaceOf, modules_of, plan
 from .starts import check_start, set_start
@@ -43,24 +43,26 @@ class AdaptedModule:
         seed: int,
         where: str = "network",
     ) -> None:
+        check_free(module, where)
         check_start(section, where)
         planned = plan(module, section, place_of, blocks, where)
         self.module, self.component, self.section = module, component, section
         self.nameless = planned.nameless
         self._flags = {path: one.requires_grad for path, one in module.named_parameters()}
         self._modes = {path: one.training for path, one in modules_of(module)}
+        self._dropouts = Dropouts((), section, component)
         layers = inject(module, planned.plans, section, where)
         self.layers: Mapping[str, Layer] = {layer.path: layer for layer in layers}
         # References, no copies: the starts that change a weight change a copy of it.
         self._bases: dict[str, Tensor] = {}
         self.starts: dict[str, dict[str, Tensor]] = {}
-        for layer in layers:
-            before = layer.weight.data
-            set_start(layer, section, seed, component)
-            if layer.weight.data_ptr() != before.data_ptr():
-                self._bases[layer.path] = before
-                self.starts[layer.path] = {name: one.detach().clone() for name, one in layer.tensors().items()}
-        self._dropouts = Dropouts(layers, section, component)
+        try:
+            for layer in layers:
+                self._start(layer, seed)
+            self._dropouts = Dropouts(layers, section, component)
+        except BaseException:
+            self.detach()
+            raise
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All that is trained."""
@@ -128,6 +130,7 @@ class AdaptedModule:
 
     def train(self, mode: bool = True) -> None:
         """Dropouts on or off; the model itself stays as it is."""
+        self._dropouts.rest()
         for layer in self.layers.values():
             was = layer.base.training
             layer.peft.train(mode)
@@ -136,6 +139,7 @@ class AdaptedModule:
     @torch.no_grad()
     def change(self, path: str) -> Tensor:
         """What training did to the weight of a module, float32, as PEFT computes it."""
+        self._dropouts.rest()
         layer = self.layers[path]
         changed = layer.change()
         if path not in self.starts:
@@ -175,6 +179,13 @@ class AdaptedModule:
             one.requires_grad_(self._flags.get(path, one.requires_grad))
         for path, one in modules_of(self.module):
             one.training = self._modes.get(path, one.training)
+
+    def _start(self, layer: Layer, seed: int) -> None:
+        before = layer.weight.data
+        set_start(layer, self.section, seed, self.component)
+        if layer.weight.data_ptr() != before.data_ptr():
+            self._bases[layer.path] = before
+            self.starts[layer.path] = {name: one.detach().clone() for name, one in layer.tensors().items()}
 
     @contextmanager
     def _without_dropouts(self) -> Generator[None, None, None]:

@@ -6,9 +6,9 @@
 
 m is drawn once a step for each module, from the seed, the step and the module's path, so every pass and every process
 of a step has the same. LoRA, DoRA and OFT get it by forward hooks on PEFT's parts, all masks in one tensor, so a step
-costs one copy to the device. (DoRA of a convolution: the norm that divides is that of all ranks.) LoHa and LoKr do
-theirs in PEFT, which drops rows of the product for ranks, and draws from torch's own random numbers; these, and the
-neuron dropout of torch, are seeded by the step too.
+costs one copy to the device. (DoRA of a convolution: the norm that divides is that of all ranks.) LoHa and LoKr have
+no part that a hook could be on: a module that sits out has scale 0 for the step, and in place of ranks PEFT drops rows
+of the product, by torch's own random numbers. Those, and the neuron dropout of torch, are seeded by the step too.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ class Dropouts:
         self._masked: list[_Masked] = []
         self._handles: list[RemovableHandle] = []
         self._mask = torch.ones(0)
+        self._scaled: list[Layer] = []
         if not (section.rank_dropout or section.module_dropout):
             return
         start = 0
         for layer in layers:
             if layer.kind in ("loha", "lokr"):
+                self._scaled.append(layer)
                 continue
             ranks = layer.rank
             self._masked.append(_Masked(layer, start, ranks))
@@ -65,6 +67,9 @@ class Dropouts:
 
     def draw(self, seed: int, step: int) -> None:
         """The masks of a step."""
+        for layer in self._scaled:
+            out = fraction(seed, "module", "dropout", step, self.component, layer.path) < self.section.module_dropout
+            layer.peft.scaling[NAME] = 0.0 if out else layer.scale
         if not self._masked:
             return
         rank_dropout = self.section.rank_dropout
@@ -81,12 +86,19 @@ class Dropouts:
             drawn = drawn.pin_memory()
         self._mask.copy_(drawn, non_blocking=True)
 
+    def rest(self) -> None:
+        """All modules take part again, until the next step is drawn."""
+        for layer in self._scaled:
+            layer.peft.scaling[NAME] = layer.scale
+
     def remove(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._masked.clear()
+        self.rest()
+        self._scaled.clear()
 
     def _hook(self, one: _Masked) -> None:
         layer, mask = one.layer, self._mask[one.start : one.start + one.ranks]
@@ -125,7 +137,7 @@ def seed_torch(sections: Sequence[NetworkSection], seed: int, step: int, part: i
         part: number of the pass and process, which have neurons of their own.
     """
     for section in sections:
-        native = section.type in ("loha", "lokr") and (section.rank_dropout or section.module_dropout)
+        native = section.type in ("loha", "lokr") and section.rank_dropout
         if section.dropout or native:
             torch.manual_seed(number(seed, "dropout", step, part))  # pyright: ignore[reportUnknownMemberType]
             return

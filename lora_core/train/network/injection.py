@@ -15,20 +15,29 @@ from .layers import NAME, Kind, Layer
 from .planning import Plan, modules_of
 
 
-def inject(module: nn.Module, plans: Sequence[Plan], section: NetworkSection, where: str) -> list[Layer]:
-    """Put the planned adapters in; everything else of the module is frozen. Factors are float32.
+def check_free(module: nn.Module, where: str) -> None:
+    """Raise where PEFT is missing, or was here before us.
 
     Raises:
         MissingExtraError: PEFT is not installed.
-        ConfigError: the module has adapters already, or PEFT has no such adapter for one of its layers.
+        ConfigError: the module has adapters already.
     """
     try:
-        from peft import inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
         raise MissingExtraError("peft", "train", "training a LoRA") from None
     if hasattr(module, "peft_config") or any(isinstance(one, BaseTunerLayer) for one in module.modules()):
         raise ConfigError(where, ["the model has adapters of PEFT already; unload them first"])
+
+
+def inject(module: nn.Module, plans: Sequence[Plan], section: NetworkSection, where: str) -> list[Layer]:
+    """Put the planned adapters in; everything else of the module is frozen. Factors are float32.
+
+    Raises:
+        ConfigError: PEFT has no such adapter for one of the layers.
+    """
+    from peft import inject_adapter_in_model
+
     flags = {path: one.training for path, one in modules_of(module)}
     with warnings.catch_warnings():
         # OFT's blocks that do not fit are made smaller; the report tells the sizes.
@@ -93,7 +102,6 @@ def _config(plans: Sequence[Plan], section: NetworkSection) -> Any:
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
         "rank_dropout": section.rank_dropout,
-        "module_dropout": section.module_dropout,
     }
     if section.type == "loha":
         return peft.LoHaConfig(**shared)

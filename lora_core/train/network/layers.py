@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 import torch
@@ -81,8 +82,13 @@ class Layer:
 
     @property
     def scale(self) -> float:
-        """alpha / rank, or what it is with rsLoRA; 1 for OFT."""
-        return 1.0 if self.kind == "oft" else float(self.peft.scaling[NAME])
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA; 1 for OFT. Whatever the layer's strength is just now."""
+        if self.kind == "oft":
+            return 1.0
+        if self.kind in ("loha", "lokr"):
+            return float(self.peft.alpha[NAME]) / self.rank
+        rank = sqrt(self.rank) if self.peft.use_rslora[NAME] else self.rank
+        return float(self.peft.lora_alpha[NAME]) / rank
 
     @torch.no_grad()
     def change(self) -> Tensor:

@@ -54,6 +54,7 @@ class Network:
         self.denoiser, self._rates = denoiser, rates
         self.parts = parts
         self._frozen: list[tuple[nn.Parameter, bool]] = []
+        self._words: list[nn.Parameter] = []
 
     @classmethod
     def attach(
@@ -96,6 +97,8 @@ class Network:
         except BaseException:
             made.detach()
             raise
+        for row in made._words:
+            row.requires_grad_(True)
         return made
 
     def groups(self) -> list[Group]:
@@ -175,14 +178,16 @@ class Network:
         self._frozen.clear()
 
     def _freeze(self) -> None:
-        """All but the rows of new words, which are trained beside the adapters."""
+        """All there is; the rows of new words are trained beside the adapters and thaw when these are in."""
         from ..tokens import TokenEmbedding
 
         for module in self.denoiser.parts.values():
             rows = {id(one.rows) for one in module.modules() if isinstance(one, TokenEmbedding)}
             for parameter in module.parameters():
                 self._frozen.append((parameter, parameter.requires_grad))
-                parameter.requires_grad_(id(parameter) in rows)
+                if id(parameter) in rows:
+                    self._words.append(parameter)
+                parameter.requires_grad_(False)
 
 
 def _for_text_encoder(network: NetworkSection, own: TextEncoderSection) -> NetworkSection:
