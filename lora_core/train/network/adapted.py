@@ -172,7 +172,7 @@ class AdaptedModule:
         """Leave the model as it came: its layers in their places, its weights, what wants gradients."""
         self._dropouts.remove()
         for path, weight in self._bases.items():
-            self.layers[path].weight.data = weight
+            self.layers[path].weight.data = weight.to(self.layers[path].weight.device)
         self._bases.clear()
         take_out(self.module)
         for path, one in self.module.named_parameters():
@@ -202,7 +202,8 @@ class AdaptedModule:
     @contextmanager
     def _base_less_start(self, layer: Layer, strength: float) -> Generator[None, None, None]:
         """A block in which the base is the whole weight less so much of the start."""
-        weight, whole = layer.weight, self._bases[layer.path]
+        weight = layer.weight
+        whole = self._bases[layer.path].to(weight.device)
         before = weight.data
         with self._at_start(layer):
             weight.data = whole if strength == 0 else (whole.float() - strength * layer.change()).to(whole.dtype)
@@ -225,6 +226,7 @@ class AdaptedModule:
                 one.data = before[name]
 
     def _take_start_out(self, path: str) -> None:
-        layer, whole = self.layers[path], self._bases[path]
+        layer = self.layers[path]
+        whole = self._bases[path].to(layer.weight.device)
         with torch.no_grad(), self._at_start(layer):
             layer.weight.data = (whole.float() - layer.change()).to(whole.dtype)

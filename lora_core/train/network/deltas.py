@@ -26,8 +26,8 @@ class Deltas(Mapping[ModuleKey, Tensor]):
             for path in part.layers:
                 location = location_of(denoiser, component, path)
                 assert location is not None  # others are not adapted
-                for one in location.parts:
-                    self._places.setdefault(ModuleKey(component, one.path), []).append((part, path, location))
+                for canonical in dict.fromkeys(one.path for one in location.parts):
+                    self._places.setdefault(ModuleKey(component, canonical), []).append((part, path, location))
 
     def __getitem__(self, key: ModuleKey) -> Tensor:
         return self._joined(key, lambda part, path: part.change(path))

@@ -82,7 +82,10 @@ class Dropouts:
                 mine[: one.ranks] = kept.float() / (1.0 if one.layer.kind == "oft" else 1 - rank_dropout)
             if fraction(seed, "module", *of) < self.section.module_dropout:
                 mine.zero_()
-        if self._mask.device.type == "cuda":
+        device = self._masked[0].layer.weight.device
+        if self._mask.device != device:
+            self._mask = self._mask.to(device)  # the model has moved
+        if device.type == "cuda":
             drawn = drawn.pin_memory()
         self._mask.copy_(drawn, non_blocking=True)
 
@@ -100,21 +103,24 @@ class Dropouts:
         self.rest()
         self._scaled.clear()
 
+    def _of(self, one: _Masked) -> Tensor:
+        return self._mask[one.start : one.start + one.ranks]
+
     def _hook(self, one: _Masked) -> None:
-        layer, mask = one.layer, self._mask[one.start : one.start + one.ranks]
+        layer = one.layer
 
         def ranks(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not module.training:
                 return None
             # Linear layers have ranks last, convolutions second.
             shape = (-1, *[1] * (output.dim() - 2)) if layer.weight.dim() > 2 else (-1,)
-            return output * mask.view(shape).to(output.dtype)
+            return output * self._of(one).view(shape).to(output.dtype)
 
         def blocks(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not module.training:
                 return None
             size = layer.weight[0].numel() // one.ranks
-            each = mask[:, None].expand(-1, size).reshape(-1).to(output.dtype)
+            each = self._of(one)[:, None].expand(-1, size).reshape(-1).to(output.dtype)
             return torch.lerp(inputs[0], output, each if output.dim() != 4 else each[:, None, None])
 
         if layer.kind == "oft":
@@ -122,9 +128,9 @@ class Dropouts:
             return
         self._handles.append(layer.peft.lora_A[NAME].register_forward_hook(ranks))
         if layer.kind == "dora":
-            gate = self._mask[one.start + one.ranks]
 
             def whole(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+                gate = self._mask[one.start + one.ranks]
                 return output * gate.to(output.dtype) if module.training else None
 
             self._handles.append(layer.peft.lora_magnitude_vector[NAME].register_forward_hook(whole))
