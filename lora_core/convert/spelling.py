@@ -18,7 +18,7 @@ import torch
 
 from ..errors import ConversionError
 from ..formats import Writing
-from ..io.dtypes import TORCH_DTYPES
+from ..io.dtypes import TORCH_DTYPES, itemsize
 from .units import Stored, Unit
 
 
@@ -150,7 +150,11 @@ def _in_factors(unit: Unit) -> Unit:
 
 
 def cast(stored: Stored, role: str, dtype: str) -> Stored:
-    """In the chosen type: every floating tensor but alphas, which are single numbers."""
+    """In the chosen type: every floating tensor but alphas, which are single numbers, and DoRA's magnitudes where the
+    type is narrower. Those are one number a row, of the size of the weight's norm: rounded to fp16 they would move the
+    weight by as much as a whole training may."""
     if role == "alpha" or not TORCH_DTYPES[stored.dtype].is_floating_point:
+        return stored
+    if role in ("dora_scale", "magnitude") and itemsize(dtype) < itemsize(stored.dtype):
         return stored
     return stored.cast(dtype)
