@@ -6,6 +6,7 @@ Environments are made once and reused. All installs go under one constraint: the
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -69,11 +70,18 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Start a real ComfyUI with the pack and run the demo through its API; the results are in demo/out."""
+    """Train both LoRAs, check them with and without a real ComfyUI; the results are in demo/out."""
     install(session, "test")
+    proof = ROOT / "demo" / "out" / "proof"
+    # A check that does not hold is told at the end: the host's own are of use beside it.
+    session.run("python", "-m", "demo.prove", "--output", str(proof), success_codes=[0, 1])
     with ComfyHost(host(session), repository=ROOT) as running:
-        command = ["demo/run.py", "--url", running.url, "--base-directory", str(running.base_directory)]
-        session.run("python", *command, *session.posargs)
+        for file in proof.glob("demo_*.safetensors"):
+            running.add_model(file, name=f"proof/{file.name}")
+        session.run("python", "demo/run.py", "--url", running.url, "--loras", "proof/", *session.posargs)
+    checks = json.loads((proof / "results.json").read_text(encoding="utf-8"))["checks"]
+    if wrong := [name for name, holds in checks.items() if not holds]:
+        session.error(f"does not hold: {'; '.join(wrong)}")
 
 
 @nox.session(venv_backend="none")

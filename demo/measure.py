@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo.dataset import Item, load_images
-from demo.objective import add_noise, velocity
-from demo.pipeline import Demo
+from demo.pipeline import Demo, noise_schedule
 
 TIMESTEPS = (200, 400, 600, 800)
 DARK = 0.25
@@ -26,7 +25,7 @@ def fixed_losses(
     latents (n, 16, 8, 8). The noise depends on seed, timestep and place only, so two models (or two
     orders of the captions) are compared on the very same noisy pictures.
     """
-    context = demo.context(captions)
+    context, schedule = demo.context(captions), noise_schedule()
     losses: dict[str, float] = {}
     for t in TIMESTEPS:
         generator = torch.Generator().manual_seed(seed * 10_000 + t)
@@ -34,9 +33,9 @@ def fixed_losses(
         total = 0.0
         for _ in range(draws):
             noise = torch.randn(latents.shape, generator=generator)
-            noisy = add_noise(latents, noise, timesteps)
+            noisy = schedule.add_noise(latents, noise, timesteps)
             output = demo.unet(noisy, t, context).sample
-            total += F.mse_loss(output, velocity(latents, noise, timesteps)).item()
+            total += F.mse_loss(output, schedule.target(latents, noise, timesteps)).item()
         losses[str(t)] = total / draws
     losses["mean"] = sum(losses.values()) / len(TIMESTEPS)
     return losses

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo.build_tokenizer import MAX_LENGTH, VOCABULARY
-from demo.objective import BETA_END, BETA_START, STEPS
+from lora_core.train.noise_schedule import DiscreteSchedule
 
 MODEL = Path(__file__).parent / "model"
 LATENT_CHANNELS = 16
 LATENT_SIZE = 8
 CONTEXT = 128
+# SD's noise.
+STEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012
 
 
 @dataclass(slots=True)
@@ -107,6 +111,12 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+@cache
+def noise_schedule() -> DiscreteSchedule:
+    """The scheduler's noise, as the training engine has it."""
+    return DiscreteSchedule(build_scheduler().alphas_cumprod.float(), "v")
 
 
 def text_encoder_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:

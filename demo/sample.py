@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from demo.objective import STEPS, alphas_cumprod
-from demo.pipeline import LATENT_CHANNELS, LATENT_SIZE, MODEL, Demo, load_demo
+from demo.pipeline import LATENT_CHANNELS, LATENT_SIZE, MODEL, STEPS, Demo, load_demo, noise_schedule
 
 
 @torch.no_grad()
@@ -30,7 +29,7 @@ def sample_latents(demo: Demo, captions: list[str], *, steps: int = 25, guidance
     size = (len(captions), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
     x = torch.randn(size, generator=generator)
     context = demo.context(captions + [""] * len(captions))
-    squared = torch.cat([torch.ones(1), alphas_cumprod()])
+    squared = torch.cat([torch.ones(1), noise_schedule().abar])
     # Index 0 is the clean end, index t + 1 belongs to timestep t.
     path = torch.linspace(STEPS, 0, steps + 1).round().long()
     for now, after in itertools.pairwise(path):

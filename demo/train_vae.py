@@ -10,7 +10,6 @@ Interrupted, it goes on from its last checkpoint when it is started again.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo.dataset import FLAT, HIGH_CONTRAST, load_images, read_items
+from demo.interruptions import Every, read_state, write_state
 from demo.pipeline import LATENT_CHANNELS, MODEL, load_vae, save_vae
 from demo.schedule import Budget
 
@@ -98,10 +98,8 @@ def train(args: argparse.Namespace) -> None:
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.98), weight_decay=0)
     state_file = args.work / ("vae_decoder_state.pt" if args.decoder_only else "vae_state.pt")
-    args.work.mkdir(parents=True, exist_ok=True)
     step, spent = 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+    if state := read_state(state_file):
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
@@ -109,12 +107,12 @@ def train(args: argparse.Namespace) -> None:
 
     def save() -> None:
         state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(state | {"step": step, "spent": budget.spent}, state_file)
+        write_state(state_file, state | {"step": step, "spent": budget.spent})
         if not args.decoder_only:
             vae.register_to_config(scaling_factor=measure_scale(vae, images))
         save_vae(vae, args.out)
 
-    saved = logged = time.monotonic()
+    saves, speaks = Every(60 * args.save_minutes), Every(15)
     while not budget.is_over:
         for group in optimizer.param_groups:
             group["lr"] = budget.rate(args.lr)
@@ -132,15 +130,12 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        now = time.monotonic()
-        if now - logged > 15:
-            logged = now
+        if speaks.is_due():
             print(
                 f"step {step} {budget.progress:.1%} loss {reconstruction.item():.4f} kl {divergence.item():.3f}",
                 flush=True,
             )
-        if now - saved > 60 * args.save_minutes:
-            saved = now
+        if saves.is_due():
             save()
     save()
 

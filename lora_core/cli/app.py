@@ -13,7 +13,7 @@ from ..convert import DTYPES as CONVERT_DTYPES
 from ..convert import FOLDERS, WRITERS
 from ..errors import UnknownNameError
 from ..merge import DTYPES
-from . import DONE, INTERRUPTED, USAGE, converting, inspecting, merging, training
+from . import DONE, INTERRUPTED, USAGE, converting, demo, inspecting, merging, training
 from .lora_option import parse_lora
 
 app = typer.Typer(
@@ -251,3 +251,16 @@ def train_command(
     if config is None and not set:
         raise typer.BadParameter("give a file of settings; `loom train --init PRESET FILE` writes one")
     return training.run(config, set or [], "must" if resume else "never" if fresh else "auto", json)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for LoRAs, contact sheet, curves and numbers.", metavar="DIR")
+    ] = Path("loom-demo"),
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Measure the LoRAs of the repository; train nothing.")
+    ] = False,
+) -> int:
+    """Train the demo's two LoRAs on its small model, and check that they learned. Some minutes on two cores."""
+    return demo.run(out, train=not shipped)

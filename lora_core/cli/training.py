@@ -31,7 +31,7 @@ PACKAGES = (
 
 def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: bool) -> int:
     """Train, showing how it goes; report what was made."""
-    with _needs_packages():
+    with needs_packages():
         from ..train.config import load_config
 
         settings = load_config(config, overrides)  # before all that takes seconds to import
@@ -56,7 +56,7 @@ def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: boo
 
 def init(preset: str, out: Path | None, overrides: Sequence[str]) -> int:
     """Write a preset as a TOML file to start from; to standard output without a name."""
-    with _needs_packages():
+    with needs_packages():
         from ..train.config.starting import starting_toml
 
         text = starting_toml(preset, overrides)
@@ -79,7 +79,7 @@ def init(preset: str, out: Path | None, overrides: Sequence[str]) -> int:
 
 def list_presets(json: bool) -> int:
     """Each preset with what it is for."""
-    with _needs_packages():
+    with needs_packages():
         from ..train.config import PRESETS
     if json:
         print_json({name: {"title": preset.title, **preset.values} for name, preset in PRESETS.items()})
@@ -130,7 +130,7 @@ def _is_main_process() -> bool:
 
 
 @contextmanager
-def _needs_packages() -> Generator[None, None, None]:
+def needs_packages() -> Generator[None, None, None]:
     """What the library lacks for training is an error that says how to get it."""
     try:
         yield
