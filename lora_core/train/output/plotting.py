@@ -13,7 +13,7 @@ Axes = Any  # matplotlib's types are not complete
 
 Series = tuple[Sequence[int], Sequence[float]]
 
-_LOSS, _RATE, _LEAKAGE = "loss", "rate ", "leakage"
+_LOSS, _RATE, _LEAKAGE, _HELD_OUT = "loss", "rate ", "leakage", ("validation", "train")
 # The mean covers about this part of the points: the noise of single timesteps is larger than what is learned.
 _WINDOW = 0.04
 
@@ -24,7 +24,8 @@ def plot(path: Path, title: str, series: Mapping[str, Series]) -> None:
     Args:
         path: of the PNG.
         title: name of the LoRA.
-        series: ``loss``, ``rate <group>``, ``leakage ...``, and losses of the validation -> (steps, values).
+        series: ``loss``, ``rate <group>``, ``leakage``, ``validation ...`` and ``train ...`` -> (steps, values); others
+            are not drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,9 +59,14 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     from math import isfinite, nan
 
     means: list[float] = []
-    for index in range(len(values)):
-        part = [value for value in values[max(0, index + 1 - window) : index + 1] if isfinite(value)]
-        means.append(sum(part) / len(part) if part else nan)
+    total, count = 0.0, 0
+    for index, value in enumerate(values):
+        # What goes out is what came in, so the sum is off by rounding alone, far below what a plot shows.
+        gone = values[index - window] if index >= window else nan
+        for one, sign in ((value, 1), (gone, -1)):
+            if isfinite(one):
+                total, count = total + sign * one, count + sign
+        means.append(total / count if count else nan)
     return means
 
 

@@ -115,7 +115,10 @@ def test_nothing_that_is_not_wanted(folder: RunFolder):
 
 
 def test_the_mean_leaves_out_what_is_not_finite():
-    assert running_mean([1.0, float("nan"), 3.0], 2)[1:] == [1.0, 3.0]
+    nan = float("nan")
+
+    assert running_mean([1.0, nan, 3.0, 5.0], 2) == [1.0, 1.0, 3.0, 4.0]
+    assert running_mean([nan, 2.0], 1)[1] == 2.0
 
 
 def test_samples_are_pictures_on_disk_and_in_tensorboard(folder: RunFolder):
