@@ -165,9 +165,10 @@ def _run(config: TrainConfig) -> Iterator[str]:
     if run.device == "cpu" and run.precision == "fp16":
         yield "run.precision: fp16 is for GPUs; expected fp32 or bf16 on the CPU"
     if config.model.dtype != "fp32" and run.precision == "fp32":
+        held = config.model.dtype
         yield (
-            f"run.precision: weights in {config.model.dtype} (model.dtype) cannot be computed with in fp32; expected "
-            f"{config.model.dtype}"
+            f"run.precision: weights in {held} (model.dtype) are computed with in {held}, not in fp32; expected {held}, "
+            'or model.dtype = "fp32"'
         )
 
 

@@ -108,7 +108,10 @@ CASES: dict[str, tuple[list[str], str]] = {
         "run.device: expected auto, cpu, cuda, cuda:1 or mps, got 'CUDA'; did you mean 'cuda'?",
     ),
     "fp16 on a CPU": (["run.device=cpu", "run.precision=fp16"], "run.precision: fp16 is for GPUs"),
-    "weights of few bits": (["model.dtype=bf16"], "run.precision: weights in bf16 (model.dtype) cannot be computed"),
+    "weights of few bits": (
+        ["model.dtype=bf16"],
+        "run.precision: weights in bf16 (model.dtype) are computed with in bf16",
+    ),
     "samples of nothing": (["samples.every=10"], "samples.every: there is nothing to draw; give samples.prompts"),
     "an odd width": (["samples.width=100"], "samples.width: expected a multiple of 8, got 100"),
     "a format": (["output.format=kohia"], "output.format: expected kohya"),
