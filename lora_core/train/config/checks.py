@@ -167,8 +167,8 @@ def _run(config: TrainConfig) -> Iterator[str]:
     if config.model.dtype != "fp32" and run.precision == "fp32":
         held = config.model.dtype
         yield (
-            f"run.precision: weights in {held} (model.dtype) are computed with in {held}, not in fp32; expected {held}, "
-            'or model.dtype = "fp32"'
+            f"run.precision: weights in {held} (model.dtype) are computed with in {held}, not in fp32; "
+            f'expected {held}, or model.dtype = "fp32"'
         )
 
 
