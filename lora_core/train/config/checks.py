@@ -16,7 +16,6 @@ from .keys import either
 from .train_config import TrainConfig
 
 DEVICE = re.compile(r"auto|[a-z]+(:\d+)?")
-FACTORS = ("lora", "dora")  # types whose down and up are two matrices of their own
 
 
 def cross_checks(config: TrainConfig) -> list[str]:
@@ -57,25 +56,20 @@ def _validation(config: TrainConfig) -> Iterator[str]:
 
 
 def _network(config: TrainConfig) -> Iterator[str]:
+    from ..network.starts import check_start
     from ..network.targets import unwanted, wanted
 
     network, text_encoder = config.network, config.text_encoder
     if not (network.train or text_encoder.train or config.tokens.names):
         yield "network.train: is false, and nothing else trains; set it, text_encoder.train or tokens.names"
-    if network.type not in FACTORS:
-        only = f"is for {either(list(FACTORS))}, not for {network.type}"
-        if network.start != "kaiming":
-            yield f"network.start: {network.start} {only}; leave it out"
-        if network.lora_plus != 1:
-            yield f"network.lora_plus: {only}; leave it out"
-    if network.type == "oft" and network.conv_rank:
-        yield "network.conv_rank: is not for oft; set it to 0"
+    try:
+        check_start(network, "network")
+    except ConfigError as error:
+        yield from (f"network: {fault}" for fault in error.faults)
     if network.decompose_factor != -1 and network.type != "lokr":
         yield f"network.decompose_factor: is for lokr, not for {network.type}; leave it out"
     if network.decompose_factor < 1 and network.decompose_factor != -1:
         yield f"network.decompose_factor: expected -1 or at least 1, got {network.decompose_factor}"
-    if network.continue_from and network.start in ("pissa", "olora"):
-        yield f"network.continue_from: the file is the start, so network.start cannot be {network.start}"
     if network.lora_plus != 1 and config.optimizer.name == "prodigy":
         yield "network.lora_plus: prodigy has one learning rate for all; leave it out"
     for where, targets in (("network.targets", network.targets), ("text_encoder.targets", text_encoder.targets)):

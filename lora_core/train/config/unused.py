@@ -20,7 +20,6 @@ def _scaled(config: TrainConfig) -> bool:
 # setting -> (what uses it, whether that is so). Those whose absence is a fault in ``checks`` are not here.
 USES: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "network.alpha": ("other types than oft", _scaled),
-    "network.rslora": ("other types than oft", _scaled),
     "network.block_alphas": ("other types than oft", _scaled),
     "network.conv_alpha": ("network.conv_rank", lambda c: c.network.conv_rank > 0),
     "objective.huber_delta": ("objective.loss huber or smooth_l1", _huber),

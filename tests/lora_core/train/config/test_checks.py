@@ -40,16 +40,10 @@ CASES: dict[str, tuple[list[str], str]] = {
     "nothing to train": (["network.train=false"], "network.train: is false, and nothing else trains"),
     "a start of loha": (
         ["network.type=loha", "network.start=pissa"],
-        "network.start: pissa is for lora or dora, not for",
+        "network: start pissa is for lora and dora; loha has a",
     ),
-    "lora+ of lokr": (
-        ["network.type=lokr", "network.lora_plus=16"],
-        "network.lora_plus: is for lora or dora, not for lokr",
-    ),
-    "convolutions of oft": (
-        ["network.type=oft", "network.conv_rank=4"],
-        "network.conv_rank: is not for oft; set it to 0",
-    ),
+    "lora+ of lokr": (["network.type=lokr", "network.lora_plus=16"], "network: lora_plus is for lora and dora, which"),
+    "convolutions of oft": (["network.type=oft", "network.conv_rank=4"], "network: oft has one size of blocks"),
     "a factor of lora": (["network.decompose_factor=8"], "network.decompose_factor: is for lokr, not for lora"),
     "a factor of 0": (
         ["network.type=lokr", "network.decompose_factor=0"],
@@ -57,7 +51,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "two starts": (
         ["network.continue_from=a.safetensors", "network.start=olora"],
-        "network.continue_from: the file is",
+        "network: continue_from has values already",
     ),
     "lora+ with prodigy": (
         ["network.lora_plus=16", "optimizer.name=prodigy", "optimizer.learning_rate=1"],
