@@ -35,6 +35,8 @@ _PENDING = "0" * 64
 # Of values that are not zero, the share that fp16 may flush to zero: a normal distribution loses as many when its
 # deviation is 2e-5, and factors of a LoRA that has learned something are a hundred times larger.
 MOST_FLUSHED = 1e-3
+# Of inputs: as PEFT has them, and as files do.
+_ROTATIONS = ("peft-oft", "oft2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,8 @@ def save_lora(
         files = _put(partial, path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    warnings = [line for line in (_flushed(adapter, embeddings, dtype), report.warning if report else "") if line]
-    return SavedLora(path, files, report, tuple(warnings))
+    lines = (_flushed(adapter, embeddings, dtype), report.warning if report else "", _passed_over(adapter))
+    return SavedLora(path, files, report, tuple(line for line in lines if line))
 
 
 def save_embeddings(embeddings: Embeddings, beside: Path, dtype: str = "fp32") -> tuple[Path, ...]:
@@ -187,6 +189,16 @@ def _flushed(adapter: Adapter, embeddings: Embeddings, dtype: str) -> str:
     return (
         f"{100 * lost / total:.2g} % of the trained numbers are too small for fp16 and became 0 in the file: save with "
         f'output.dtype = "bf16" or "fp32", and look whether it has learned anything'
+    )
+
+
+def _passed_over(adapter: Adapter) -> str:
+    """A warning where a host's own loader takes nothing of the file: "" elsewhere."""
+    if not any(delta.type in _ROTATIONS for _, delta in adapter.deltas):
+        return ""
+    return (
+        "ComfyUI's own loader passes over rotations of inputs (PEFT's OFT): use LoRA Loom's loader, or merge the file "
+        "into a checkpoint"
     )
 
 

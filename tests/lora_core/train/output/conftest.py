@@ -44,15 +44,16 @@ def denoiser(repository: Path) -> DiffusersDenoiser:
 
 @pytest.fixture
 def train(denoiser: DiffusersDenoiser) -> Iterator[Train]:
-    """``train(type="dora", size=0.02)``: start values of those settings, moved by random numbers of that size."""
+    """``train(type="dora", size=0.02)``: start values of those settings, moved by random numbers of that size; of the
+    text encoder too, unless ``text`` is false."""
     with ExitStack() as stack:
-        yield lambda size=0.02, **network: stack.enter_context(_trained(denoiser, size, network))
+        yield lambda size=0.02, text=True, **network: stack.enter_context(_trained(denoiser, size, text, network))
 
 
 @contextmanager
-def _trained(denoiser: DiffusersDenoiser, size: float, settings: dict[str, Any]) -> Iterator[Trained]:
+def _trained(denoiser: DiffusersDenoiser, size: float, text: bool, settings: dict[str, Any]) -> Iterator[Trained]:
     section = NetworkSection.model_validate({"rank": 4, "alpha": 2.0, "targets": "attention", **settings})
-    network = Network.attach(denoiser, section, TextEncoderSection(train=True), 0, 1e-3)
+    network = Network.attach(denoiser, section, TextEncoderSection(train=text), 0, 1e-3)
     try:
         random = torch.Generator().manual_seed(0)
         with torch.no_grad():
