@@ -20,12 +20,10 @@ from torch import Tensor, cat
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.measure import dark_fraction, rises, saturation
-from demo.prove import PROMPTS, STRENGTHS, truth
+from demo.prove import PROMPTS, SEED, STRENGTHS, truth
 from demo.sample import contact_sheet
 from demo.train_loras import lora_file
 from demo.workflow import Host, Row, change, example, prompt, rows
-
-SEED = 5
 
 
 def row(name: str, strength: float, folder: str) -> Row:
