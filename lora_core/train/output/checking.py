@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ from ...architectures import ARCHITECTURES
 from ...io import TensorDict, TensorSource, open_tensors
 from ...io.dtypes import TORCH_DTYPES
 from ...mapping import map_source, require_complete
-from ...patching import Patch, apply_patch, bind
+from ...patching import LowRankStep, Patch, apply_patch, bind, fuse
 from ...stack import Adapter, Stack, StackEntry
 from ...types import ModuleKey, Target
 from ..stops import TrainingStoppedError
@@ -103,9 +105,10 @@ def check_saved(
     # No cache: it goes by name, time and size, and what is wanted are the bytes on disk.
     loaded = [_Loaded(source, architecture) for source in sources]
     patches: dict[ModuleKey, tuple[Patch, _Loaded]] = {}
+    known = set(deltas)  # asking a lazy mapping whether it has a key may compute the value
     for one in loaded:
         for target, patch in one.patches.items():
-            if target.parameter != "weight" or target.module not in deltas:
+            if target.parameter != "weight" or target.module not in known:
                 raise NotAsTrainedError(name, ".".join(target.module), "the file changes it, and it was not trained")
             patches[target.module] = (patch, one)
     worst, where = 0.0, ""
@@ -173,21 +176,20 @@ def _compare(
 ) -> float:
     """Raise where a module does not do what was trained; the share of its change that rounding took."""
     trained = trained.detach().float().cpu().reshape(patch.shape)
-    additive = all(isinstance(part.delta, AdditiveDelta) for part in patch.parts)
-    if additive:
-        found = apply_patch(torch.zeros(patch.shape), patch)
-        size = apply_patch(torch.zeros(patch.shape), loaded.sizes[patch.target])
-        larger = apply_patch(torch.zeros(patch.shape), loaded.larger[patch.target])
-        allowed = _ROOM * _norm(larger - size) + _SUMS * 2**-24 * _norm(larger)
+    if all(isinstance(part.delta, AdditiveDelta) for part in patch.parts):
+        # On the negative of what was trained, so that the difference comes out without another pass.
+        off = _norm(apply_patch(-trained, patch))
+        rounding, whole = _room(loaded.sizes[patch.target], loaded.larger[patch.target])
+        allowed = _ROOM * rounding + _SUMS * 2**-24 * whole
     else:
         if weight_of is None:
             raise ValueError(f"{'.'.join(key)}: its change depends on the weight: give weight_of")
         weight = weight_of(key).detach().float().cpu().reshape(patch.shape)
         changed = apply_patch(weight, patch)
-        found = changed - weight
+        off = _norm(changed - weight - trained)
         spread = max(_norm(apply_patch(weight, moved[patch.target]) - changed) for moved in loaded.moved)
         allowed = _MEASURED_ROOM * spread + _SUMS * 2**-24 * (_norm(changed) + _norm(weight))
-    off, whole = _norm(found - trained), _norm(trained)
+    whole = _norm(trained)
     if not off <= allowed:  # NaN is no agreement
         raise NotAsTrainedError(
             file,
@@ -211,8 +213,28 @@ def _rounding(tensor: Tensor) -> Tensor:
     return torch.clamp(tensor.float().abs() * (info.eps / 2), min=info.smallest_normal * info.eps / 2)
 
 
+def _room(size: Patch, larger: Patch) -> tuple[float, float]:
+    """Norms of ``larger - size`` and of ``larger``; of low ranks without a product of the weight's size."""
+    pairs = list(zip(fuse(size), fuse(larger), strict=True))
+    low = [(a, b) for a, b in pairs if isinstance(a, LowRankStep) and isinstance(b, LowRankStep)]
+    if len(low) < len(pairs):
+        zero = torch.zeros(size.shape)
+        whole = apply_patch(zero, larger)
+        return _norm(whole - apply_patch(zero, size)), _norm(whole)
+    # Slices are rows apart from each other, so their squares add up.
+    between = sum(_square(torch.cat([b.up, -a.up], 1), torch.cat([b.down, a.down])) for a, b in low)
+    return sqrt(between), sqrt(sum(_square(b.up, b.down) for _, b in low))
+
+
+def _square(up: Tensor, down: Tensor) -> float:
+    """``|up down|^2 = sum of (up^T up) * (down down^T)``, in float64, where small differences stay exact."""
+    up, down = up.double(), down.double()
+    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))
+
+
 def _norm(tensor: Tensor) -> float:
-    return float(tensor.double().square().sum().sqrt())
+    # In float32, 25 times as fast as in float64 and off by a thousandth at ten million values: bounds have more room.
+    return float(cast("Callable[[Tensor], Tensor]", torch.linalg.vector_norm)(tensor))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _check_embeddings(file: str, adapters: list[Adapter], wanted: Mapping[str, Mapping[str, Tensor]]) -> None:

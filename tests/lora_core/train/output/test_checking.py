@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_core.errors import LoomError
 from lora_core.train.output import NotAsTrainedError, check_saved, save_lora
+from lora_core.types import ModuleKey
 
 from .conftest import TOKEN, Train, Trained
 
@@ -124,3 +126,24 @@ def test_the_user_is_told_where_rounding_takes_much(train: Train, tmp_path: Path
     assert saved.check is not None
     assert saved.check.worst > 0.02
     assert any("rounding to bf16 takes" in line for line in saved.warnings)
+
+
+def test_each_change_is_computed_once(file: Path, trained: Trained):
+    """They are as large as the model together, and PEFT makes each when it is asked for."""
+    asked: list[ModuleKey] = []
+    deltas = trained.deltas
+
+    class Counting(Mapping[ModuleKey, torch.Tensor]):
+        def __getitem__(self, key: ModuleKey) -> torch.Tensor:
+            asked.append(key)
+            return deltas[key]
+
+        def __iter__(self) -> Iterator[ModuleKey]:
+            return iter(deltas)
+
+        def __len__(self) -> int:
+            return len(deltas)
+
+    check_saved(file, Counting(), architecture="loom_demo")
+
+    assert sorted(asked) == sorted(deltas)
