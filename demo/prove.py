@@ -87,7 +87,7 @@ def measure(loras: Path, out: Path, more: Results | None = None) -> Results:
         "the saturation falls with the strength": rises([-c for c in colour]),
     }
     sheet = [*columns.items(), ("truth", truth())]
-    contact_sheet(sheet, PROMPTS).save(out / "contact_sheet.png")
+    contact_sheet(sheet, PROMPTS).quantize(256).save(out / "contact_sheet.png", optimize=True)
     results = (more or {}) | {
         "checks": checks,
         "losses": losses,
