@@ -1,0 +1,71 @@
+"""One pass: a batch of pictures through noise, model and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import DataSection, ObjectiveSection
+from .data import Batch
+from .denoiser import Conditions, Denoiser
+from .objective import draw, losses
+from .processes import Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What all passes of a run share.
+
+    ``total`` is the number of pictures of a whole step, over passes and processes.
+    """
+
+    denoiser: Denoiser
+    objective: ObjectiveSection
+    data: DataSection
+    processes: Processes
+    seed: int
+    total: int
+
+    def losses(self, batch: Batch, step: int) -> Tensor:
+        """Loss of each picture, (b,) float32 on the device, weighted; nothing here waits for the device."""
+        device = self.processes.device
+        mean = move(batch.mean, device)
+        std = None if batch.std is None else move(batch.std, device)
+        drawn = draw(
+            self.objective,
+            self.denoiser.schedule,
+            mean,
+            std,
+            seed=self.seed,
+            step=step,
+            positions=batch.positions,
+            total=self.total,
+            sample_latents=self.data.latents == "sample",
+        )
+        with self.processes.autocast():
+            conditions = self.conditions(batch)
+            prediction = self.denoiser.predict(drawn.noisy, drawn.timesteps, conditions, move(batch.sizes, device))
+        mask = None if batch.mask is None else move(batch.mask, device)
+        each = losses(self.objective, self.denoiser.schedule, prediction, drawn, mask)
+        return each * move(batch.weights, device)
+
+    def conditions(self, batch: Batch) -> Conditions:
+        """From the cache, or from the text encoders, with gradients where they have parameters that want them."""
+        if batch.conditions is None:
+            return self.denoiser.encode_text(batch.captions)
+        return {name: move(tensor, self.processes.device) for name, tensor in batch.conditions.items()}
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting: pinned memory is copied beside the computation."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def parts_of(conditions: Mapping[str, Tensor], rows: slice) -> Conditions:
+    """Some rows of conditions."""
+    return {name: tensor[rows] for name, tensor in conditions.items()}
