@@ -37,9 +37,10 @@ def test_the_demo_base(demo_base: Path, repository: Path, tmp_path: Path):
     data = open_data(folder, select={"split": "heldout", "group": "Activities"})
 
     assert data.prepare(denoiser, tmp_path, Told(), text=True)
-    batch = data.batch(0, data.samples(0, 8), denoiser)
+    batch = data.batch(0, data.samples(0, data.epoch_size), denoiser)
 
-    assert sorted(batch.captions) == sorted(picture.captions[0] for picture in data.pictures)
+    expected = [picture.captions[0] for picture in data.pictures for _ in range(picture.repeats)]
+    assert sorted(batch.captions) == sorted(expected)
     assert batch.std is not None
     # Latents are scaled to the size that the noise has.
     assert 0.5 < batch.mean.std() < 2
