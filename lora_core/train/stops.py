@@ -6,6 +6,7 @@ file and the last good state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -19,13 +20,13 @@ class TrainingStoppedError(LoomError, RuntimeError):
 
 
 class DivergedError(TrainingStoppedError, ArithmeticError):
-    """The loss of a picture is NaN or infinite."""
+    """The loss of a picture, or the gradient of a step, is NaN or infinite."""
 
-    def __init__(self, step: int, pictures: Sequence[str], loss: float) -> None:
+    def __init__(self, step: int, pictures: Sequence[str], loss: float, what: str = "loss") -> None:
         self.step, self.pictures, self.loss = step, tuple(pictures), loss
         shown = ", ".join(self.pictures[:3]) + (f" and {len(pictures) - 3} more" if len(pictures) > 3 else "")
         super().__init__(
-            f"step {step}: the loss is {loss} for {shown}. Nothing was saved since the last good step. Lower the "
+            f"step {step}: the {what} is {loss} for {shown}. Nothing was saved since the last good step. Lower the "
             f"learning rate, use bf16 or fp32 in place of fp16, or look at the picture; then start the command again."
         )
 
@@ -36,8 +37,21 @@ class NotLearningError(TrainingStoppedError):
     def __init__(self, part: str, steps: int, why: str) -> None:
         self.part, self.steps, self.why = part, steps, why
         super().__init__(
-            f"{part}: {why} in {steps} step{'s' if steps > 1 else ''}, so nothing would be learned. Check its learning "
-            f"rate and that its modules are used by the model; in fp16 use bf16 or fp32."
+            f"{part}: {why} in {steps} step{'' if steps == 1 else 's'}, so nothing would be learned. Check its "
+            f"learning rate and that its modules are used by the model; in fp16 use bf16 or fp32."
+        )
+
+
+class OutOfMemoryError(TrainingStoppedError, MemoryError):
+    """The device, or the CPU, has no memory left for a step."""
+
+    def __init__(self, step: int, device: torch.device, batch: int, saved: bool) -> None:
+        self.step, self.device, self.batch, self.saved = step, device, batch, saved
+        lower = "Lower run.batch (and raise run.accumulate), lower" if batch > 1 else "Lower"
+        kept = f" The state after step {step} is saved: the same command goes on." if saved else ""
+        super().__init__(
+            f"step {step + 1}: {device} has no memory left. {lower} data.resolution, or set run.checkpointing = true, "
+            f'run.precision = "bf16" or model.quantise = "fp8".{kept}'
         )
 
 
@@ -53,13 +67,12 @@ def check_losses(steps: Sequence[int], losses: Tensor, names: Sequence[Sequence[
         losses: (n, pictures of a step) on the CPU.
         names: of the pictures, in the order of the columns, for each step.
     """
-    finite = torch.isfinite(losses)
-    if bool(finite.all()):
+    if bool(torch.isfinite(losses).all()):
         return
-    row = int((~finite).any(dim=1).nonzero()[0])
-    wrong = [name for name, good in zip(names[row], finite[row].tolist(), strict=True) if not good]
-    value = next(float(x) for x, good in zip(losses[row], finite[row], strict=True) if not good)
-    raise DivergedError(steps[row], wrong, value)
+    for step, row, of in zip(steps, losses, names, strict=True):
+        wrong = [(name, float(loss)) for name, loss in zip(of, row, strict=True) if not math.isfinite(loss)]
+        if wrong:
+            raise DivergedError(step, [name for name, _ in wrong], wrong[0][1])
 
 
 def check_gradients(norms: Mapping[str, float], step: int) -> None:

@@ -50,29 +50,34 @@ class Validation:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """``{"validation": .., "validation t=0.2": .., "train": .., "leakage": ..}``; empty where nothing is set."""
+        """``{"validation": .., "validation t=0.2": .., "train": .., "leakage": ..}``; empty where nothing is set.
+
+        Leakage needs a picture of any set, for the size of its latents.
+        """
         result: dict[str, float] = {}
-        for name, batches in self._batches.items():
-            by_timestep = self._losses(name, batches())
-            if by_timestep is None:
+        first: Batch | None = None
+        for name, make in self._batches.items():
+            batches = make()
+            if not batches:
                 continue
-            values = by_timestep.mean(dim=1).tolist()
+            first = first or batches[0]
+            values = [float(value) for value in self._losses(name, batches).mean(dim=1)]
             result[name] = sum(values) / len(values)
             for fraction, value in zip(self.section.timesteps, values, strict=True):
                 result[f"{name} t={fraction:g}"] = value
-        if self.section.prompts:
-            result["leakage"] = self._leakage()
+        if self.section.prompts and first is not None:
+            result["leakage"] = self._leakage(first)
         return result
 
-    def _losses(self, name: str, batches: Sequence[Batch]) -> Tensor | None:
+    def _losses(self, name: str, batches: Sequence[Batch]) -> Tensor:
         """(timesteps, pictures) on the CPU."""
         columns: list[Tensor] = []
-        for number, batch in enumerate(batches):
+        for batch in batches:
             latents = move(batch.mean, self.processes.device)
-            noise = self._noise(name, number, latents)
+            noise = self._noise(name, batch)
             rows = [self._one(batch, latents, noise, fraction) for fraction in self.section.timesteps]
             columns.append(torch.stack(rows))
-        return torch.cat(columns, dim=1).cpu() if columns else None
+        return torch.cat(columns, dim=1).cpu()
 
     def _one(self, batch: Batch, latents: Tensor, noise: Tensor, fraction: float) -> Tensor:
         """Squared error of each picture at one timestep, (b,)."""
@@ -91,14 +96,14 @@ class Validation:
             conditions = {name: move(tensor, device) for name, tensor in conditions.items()}
             return self.denoiser.predict(noisy, timesteps, conditions, move(batch.sizes, device))
 
-    def _noise(self, name: str, number: int, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator(self.seed, "validation", name, number)).to(like.device)
+    def _noise(self, name: str, batch: Batch) -> Tensor:
+        """One draw a picture, so that the size of a pass changes no number."""
+        shape = batch.mean.shape[1:]
+        each = [torch.randn(shape, generator=generator(self.seed, "validation", name, p)) for p in batch.positions]
+        return move(torch.stack(each), self.processes.device)
 
-    def _leakage(self) -> float:
+    def _leakage(self, first: Batch) -> float:
         """Mean over captions and timesteps of the squared change of the prediction, on noise alone."""
-        first = next((batch for batches in self._batches.values() for batch in batches()), None)
-        if first is None:
-            return 0.0
         device = self.processes.device
         noisy = torch.randn((1, *first.mean.shape[1:]), generator=generator(self.seed, "leakage")).to(device)
         sizes = move(first.sizes[:1], device)
