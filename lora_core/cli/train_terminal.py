@@ -124,6 +124,9 @@ class TerminalWatcher(QuietWatcher):
     def warned(self, message: str) -> None:
         self._say(f"warning: {message}")
 
+    def noted(self, message: str) -> None:
+        self._say(message)
+
     def _bar(self, name: str, done: int, total: int, numbers: str) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(escape(clean(name)), numbers=numbers)

@@ -49,8 +49,7 @@ def run(config: Path | None, overrides: Sequence[str], resume: Resume, json: boo
     if main:
         _report(result, json)
     if not result.finished:
-        said = f"stopped at step {result.steps} of {settings.run.steps}; saved {result.path} and the state; "
-        raise Stopped(f"{said}the same command goes on from there" if main else "")
+        raise Stopped(_where_it_stopped(result, settings.run.steps) if main else "")
     return DONE
 
 
@@ -110,10 +109,15 @@ def complete_setting(incomplete: str) -> list[str]:
     return [f"{name}={word}" for word in words if word.startswith(value)]
 
 
+def _where_it_stopped(result: TrainResult, steps: int) -> str:
+    saved = f"; saved {result.path} and the state" if result.path is not None else ""
+    return f"stopped at step {result.steps} of {steps}{saved}; the same command goes on from there"
+
+
 def _report(result: TrainResult, json: bool) -> None:
     facts = {"name": result.name, "steps": result.steps, "finished": result.finished, "loss": result.loss}
     if json:
-        print_json({"path": str(result.path), **facts, "report": result.report})
+        print_json({"path": str(result.path) if result.path else None, **facts, "report": result.report})
     elif result.finished:
         rows = [("file", str(result.path)), ("steps", str(result.steps)), ("loss", f"{result.loss:.4f}")]
         rows += [(name.replace("_", " "), str(value)) for name, value in result.report.items() if _is_plain(value)]

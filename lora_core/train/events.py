@@ -63,6 +63,9 @@ class Watcher:
     def warned(self, message: str) -> None:
         """One line that a user should see."""
 
+    def noted(self, message: str) -> None:
+        """One line that is good to know."""
+
     def cancelled(self) -> bool:
         """Asked after each step: True ends the run after saving its state and weights."""
         return False
@@ -98,5 +101,19 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.warned(message)
 
+    def noted(self, message: str) -> None:
+        for watcher in self.watchers:
+            watcher.noted(message)
+
     def cancelled(self) -> bool:
         return any(watcher.cancelled() for watcher in self.watchers)
+
+
+class OnlyCancels(Watcher):
+    """For all processes but the main one: it passes on whether to stop, and tells nothing."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def cancelled(self) -> bool:
+        return self._watcher.cancelled()

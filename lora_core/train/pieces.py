@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
 
 from ..errors import ConfigError
+from ..types import DENOISER
 from .config import TrainConfig
 from .data import TrainingData
 from .denoiser import Denoiser
 from .ema import Ema
-from .events import Watcher
 from .forward import Forward
 from .network import Group, Network
 from .optimizers import build_optimizer, build_schedule
@@ -52,7 +55,17 @@ class Pieces:
         """Whether conditions can be cached: nothing that text goes through is trained."""
         return self.tokens is None and not self.config.text_encoder.train
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained, in the order of the groups."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+    def averages(self) -> AbstractContextManager[object]:
+        """A block in which the parameters are their average, where one is kept."""
+        return nullcontext() if self.ema is None else self.ema.swapped()
+
     def close(self) -> None:
+        _stop_compiling(self.denoiser)
         if self.tokens is not None:
             self.tokens.detach()
         self.network.detach()
@@ -72,41 +85,63 @@ def load_denoiser(config: TrainConfig, processes: Processes) -> Denoiser:
     )
 
 
-def build(config: TrainConfig, processes: Processes, denoiser: Denoiser, watcher: Watcher) -> Pieces:
+def build(config: TrainConfig, processes: Processes, denoiser: Denoiser) -> Pieces:
     """Everything but the caches; raises what each part raises, before hours are spent."""
+    data = open_data(config, denoiser.size_step, denoiser.latent_step)
+    tokens: TokenEmbeddings | None = None
+    try:
+        tokens = add_tokens(denoiser, config.tokens, config.run.seed) if config.tokens.names else None
+        network = Network.attach(
+            denoiser, config.network, config.text_encoder, config.run.seed, config.optimizer.learning_rate
+        )
+    except BaseException:
+        if tokens is not None:
+            tokens.detach()
+        data.close()
+        raise
+    try:
+        return _build_on(config, processes, denoiser, data, tokens, network)
+    except BaseException:
+        if tokens is not None:
+            tokens.detach()
+        network.detach()
+        data.close()
+        raise
+
+
+def open_data(config: TrainConfig, size_step: int, latent_step: int) -> TrainingData:
+    """The pictures of a run; the steps are the denoiser's."""
     from .data.templates import captions_of
 
-    folder = RunFolder(Path(config.output.folder), config.output.name)
-    _make_prior_pictures(config, denoiser, watcher)
-    data = TrainingData.open(
+    return TrainingData.open(
         config.data,
         config.validation,
         seed=config.run.seed,
-        size_step=denoiser.size_step,
-        latent_step=denoiser.latent_step,
+        size_step=size_step,
+        latent_step=latent_step,
         templates=captions_of(config.tokens),
+        words=config.tokens.names,
     )
-    tokens = add_tokens(denoiser, config.tokens) if config.tokens.names else None
-    network = Network.attach(
-        denoiser, config.network, config.text_encoder, config.run.seed, config.optimizer.learning_rate
-    )
+
+
+def _build_on(
+    config: TrainConfig,
+    processes: Processes,
+    denoiser: Denoiser,
+    data: TrainingData,
+    tokens: TokenEmbeddings | None,
+    network: Network,
+) -> Pieces:
     groups = [*network.groups(), *([tokens.group()] if tokens is not None else [])]
     if not groups:
         raise ConfigError(config.output.name, ["nothing is set to train: switch on network.train, text_encoder.train"])
     optimizer = build_optimizer(config.optimizer, groups, processes.device)
     parameters = [parameter for group in groups for parameter in group.parameters]
-    forward = Forward(
-        denoiser,
-        config.objective,
-        config.data,
-        processes,
-        config.run.seed,
-        config.run.batch * config.run.accumulate * processes.count,
-    )
-    return Pieces(
+    pictures = config.run.batch * config.run.accumulate * processes.count
+    pieces = Pieces(
         config,
         processes,
-        folder,
+        RunFolder(Path(config.output.folder), config.output.name, config.output.format),
         denoiser,
         data,
         network,
@@ -115,12 +150,13 @@ def build(config: TrainConfig, processes: Processes, denoiser: Denoiser, watcher
         optimizer,
         build_schedule(config.optimizer, optimizer, config.run.steps),
         Ema(parameters, config.optimizer.ema) if config.optimizer.ema else None,
-        forward,
+        Forward(denoiser, config.objective, config.data, processes, config.run.seed, pictures),
     )
+    if config.run.compile:
+        cast(Any, denoiser.parts[DENOISER]).compile()
+    return pieces
 
 
-def _make_prior_pictures(config: TrainConfig, denoiser: Denoiser, watcher: Watcher) -> None:
-    if config.data.prior.generate:
-        from .prior import generate_prior
-
-        generate_prior(denoiser, config.data, config.run.seed, watcher)
+def _stop_compiling(denoiser: Denoiser) -> None:
+    """``nn.Module.compile`` has no way back of its own; without its result a module is called as before."""
+    cast(Any, denoiser.parts[DENOISER])._compiled_call_impl = None

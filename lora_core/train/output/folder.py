@@ -96,13 +96,18 @@ class RunFolder:
         found = {int(match[1]): path for path in here if (match := pattern.fullmatch(path.name))}
         return dict(sorted(found.items()))
 
-    def prune(self, keep: int) -> list[Path]:
+    def prune(self, keep: int, newest: int | None = None) -> list[Path]:
         """Remove all but the newest LoRAs of steps, and what was written beside them; 0 keeps all.
+
+        Args:
+            keep: how many stay.
+            newest: LoRAs of later steps are left alone: another run of this name wrote them.
 
         Returns:
             what was removed.
         """
-        gone = list(self.steps().values())[:-keep] if keep else []
+        known = [path for step, path in self.steps().items() if newest is None or step <= newest]
+        gone = known[:-keep] if keep else []
         for path in gone:
             if path.is_dir():
                 shutil.rmtree(path)

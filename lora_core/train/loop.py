@@ -1,0 +1,177 @@
+"""``train``: a run from its settings to a file that does what was trained.
+
+    settings -> model, data, adapter, optimizer (pieces) -> caches -> steps -> LoRA, read back and compared -> state
+
+A run that was cancelled, killed or ended by an error goes on from its last state when it is called again, and ends
+with the numbers it would have had: all draws are functions of seed and step, and the state holds the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from .config import TrainConfig, dump_config
+from .denoiser import Denoiser
+from .events import OnlyCancels, Watcher, Watchers
+from .output import FileWatcher, RunFolder
+from .pieces import build, load_denoiser, open_data
+from .prior import generate_prior
+from .processes import Processes
+from .resuming import check_data, check_settings
+from .run import Run
+from .state import State, load_state, remove_states, saved_steps
+from .stops import ResumeError
+
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What came of a run.
+
+    Args:
+        path: the LoRA; None where the run was cancelled before its first step.
+        name: ``output.name``.
+        steps: finished ones.
+        finished: whether these are all.
+        loss: mean over the last steps, NaN where there were none.
+        report: numbers and names for users, as JSON.
+    """
+
+    path: Path | None
+    name: str
+    steps: int
+    finished: bool
+    loss: float
+    report: Mapping[str, object]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    watcher: Watcher | None = None,
+    resume: Resume = "auto",
+    denoiser: Denoiser | None = None,
+) -> TrainResult:
+    """Train as the settings say.
+
+    Args:
+        config: of ``load_config`` or ``parse_config``.
+        watcher: sees progress, and may cancel; the run's own files are written beside it.
+        resume: ``auto`` goes on from the last state where there is one and does nothing where the run is finished,
+            ``never`` begins anew, ``must`` wants a state.
+        denoiser: the model, loaded from ``config.model`` when left out. It is left as it came.
+
+    Raises:
+        ConfigError, UnknownCheckpointError, CorruptFileError: settings, model or pictures that cannot be used.
+        TrainingStoppedError: going on would be silently wrong; its kinds are in ``stops``.
+        MissingExtraError: a library is not installed.
+    """
+    processes = Processes(config.run)
+    told = watcher or Watcher()
+    if not processes.main:
+        told = OnlyCancels(told)
+    folder = RunFolder(Path(config.output.folder), config.output.name, config.output.format)
+    state = _state_to_go_on_from(config, folder, processes, told, resume)
+    if state is not None and _is_finished(state, config, folder):
+        return _as_reported(state, folder)
+    devices = [processes.device] if processes.device.type == "cuda" else []
+    with cast(Any, torch.random).fork_rng(devices=devices):  # whoever calls keeps its own random numbers
+        return _train(config, processes, folder, state, told, denoiser, anew=resume == "never")
+
+
+def _train(
+    config: TrainConfig,
+    processes: Processes,
+    folder: RunFolder,
+    state: State | None,
+    watcher: Watcher,
+    denoiser: Denoiser | None,
+    *,
+    anew: bool,
+) -> TrainResult:
+    start = state.step if state is not None else 0
+    watcher.stage("loading the model", 0, 1)
+    denoiser = denoiser or load_denoiser(config, processes)
+    watcher.stage("loading the model", 1, 1)
+    if not _make_prior_pictures(config, denoiser, processes, watcher):
+        return _cancelled_early(folder, start)
+    pieces = build(config, processes, denoiser)
+    files: FileWatcher | None = None
+    try:
+        if state is not None:
+            check_data(state, pieces.data.digest, folder.state)
+        if anew and processes.main:
+            remove_states(folder.state)
+        if processes.main:
+            files = FileWatcher(folder, config.output, start=start)
+            folder.config.write_text(dump_config(config), encoding="utf-8")
+            watcher = Watchers([watcher, files])
+        run = Run(pieces, watcher, state)
+        finished = run.go()
+        return TrainResult(run.path, folder.name, run.done, finished, run.loss, run.report())
+    finally:
+        if files is not None:
+            files.close()
+        pieces.close()
+
+
+def _state_to_go_on_from(
+    config: TrainConfig, folder: RunFolder, processes: Processes, watcher: Watcher, resume: Resume
+) -> State | None:
+    """The newest state, if it is wanted and fits; raises ResumeError."""
+    steps = saved_steps(folder.state)
+    step = steps[-1] if steps and resume != "never" else -1
+    seen = [int(one) for one in processes.gather(torch.tensor([step], device=processes.device))]
+    if len(set(seen)) > 1:
+        raise ResumeError(f"{folder.state}: processes see different states ({seen}): give all of them the same folder")
+    if step < 0:
+        if resume == "must":
+            raise ResumeError(f"{folder.state}: there is no state to go on from: leave --resume out to begin")
+        return None
+    state = load_state(folder.state, step)
+    for warning in check_settings(state, config, folder.state):
+        watcher.warned(warning)
+    if state.facts["processes"] != processes.count:
+        watcher.warned(
+            f"the run goes on with {processes.count} processes in place of {state.facts['processes']}: steps see "
+            f"{processes.count * config.run.batch * config.run.accumulate} pictures, in another order"
+        )
+    return state
+
+
+def _is_finished(state: State, config: TrainConfig, folder: RunFolder) -> bool:
+    """Whether all steps are done and the file is there. The data is looked at, the model is not loaded."""
+    if state.step < config.run.steps or not folder.lora().exists() or "report" not in state.facts:
+        return False
+    size_step, latent_step = state.facts["pixels"]
+    data = open_data(config, size_step, latent_step)
+    data.close()
+    check_data(state, data.digest, folder.state)
+    return True
+
+
+def _as_reported(state: State, folder: RunFolder) -> TrainResult:
+    report = cast("dict[str, Any]", state.facts["report"])
+    return TrainResult(folder.lora(), folder.name, state.step, True, float(state.facts["loss"]), report)
+
+
+def _make_prior_pictures(config: TrainConfig, denoiser: Denoiser, processes: Processes, watcher: Watcher) -> bool:
+    """Pictures of the class, drawn by one process for all; False where the watcher cancelled."""
+    if not config.data.prior.generate:
+        return True
+    if processes.main:
+        denoiser.set_mode("encode")
+        generate_prior(denoiser, config.data, config.run.seed, watcher)
+    processes.wait()
+    return not processes.any(watcher.cancelled())
+
+
+def _cancelled_early(folder: RunFolder, step: int) -> TrainResult:
+    return TrainResult(None, folder.name, step, False, math.nan, {"folder": str(folder.run)})
