@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +63,3 @@ def move(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def parts_of(conditions: Mapping[str, Tensor], rows: slice) -> Conditions:
-    """Some rows of conditions."""
-    return {name: tensor[rows] for name, tensor in conditions.items()}

@@ -99,7 +99,7 @@ def check_settings(state: State, config: TrainConfig, path: Path) -> list[str]:
             f"{path}: the run that is to be gone on with has other settings: {'; '.join(fixed)}. Set them back, choose "
             f"another output.name, or start anew with --fresh"
         )
-    told = [line for name, line in changed if not name.startswith((*SILENT, *FIXED, "data.")) or name in FREE]
+    told = [line for name, line in changed if name in FREE or not name.startswith((*SILENT, *FIXED, "data."))]
     return [f"the run goes on with changed settings: {'; '.join(told)}"] if told else []
 
 
@@ -115,12 +115,14 @@ def check_data(state: State, digest: str, path: Path) -> None:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(``network.rank``, ``"network.rank was 8, is 16"``) of each setting that changed."""
     for name in dict.fromkeys((*before, *now)):
-        old, new = cast(object, before.get(name)), cast(object, now.get(name))
+        old, new = before.get(name), now.get(name)
         full = f"{prefix}{name}"
-        if not prefix and isinstance(old, Mapping) and isinstance(new, Mapping):
+        if old == new:
+            continue
+        if not prefix and isinstance(old, dict) and isinstance(new, dict):
             yield from differences(cast("dict[str, Any]", old), cast("dict[str, Any]", new), f"{full}.")
-        elif old != new:
-            yield full, f"{full} was {_shown(old)}, is {_shown(new)}"
+        else:
+            yield full, f"{full} was {_shown(before.get(name))}, is {_shown(now.get(name))}"
 
 
 def _shown(value: object) -> str:

@@ -294,9 +294,9 @@ class Run:
 
 
 def _validation(pieces: Pieces) -> Validation | None:
-    """None where nothing is held out and no unrelated captions are given."""
+    """None where nothing is wanted: nothing held out, no unrelated captions, no interval."""
     data, section = pieces.data, pieces.config.validation
-    if not data.held_out and not section.prompts:
+    if not (data.held_out or section.prompts or section.every):
         return None
     size = pieces.config.run.batch
     sets = {"validation": data.held_out, "train": data.train_subset}

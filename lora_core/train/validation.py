@@ -23,9 +23,6 @@ from .forward import move
 from .processes import Processes
 from .seeds import generator
 
-# Where validation stands among the purposes of random numbers; no step has this number.
-STEP = -1
-
 
 class Validation:
     """Fixed pictures, noise and timesteps.

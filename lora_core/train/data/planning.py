@@ -81,6 +81,7 @@ def plan(
     _note_sizes(pictures[: len(trained)], size_of, sizes, data, reading.notes)
     _check_masks(trained, data, reading.notes)
     pictures_of, priors_of = _buckets(pictures, size_of, len(trained), len(priors))
+    measured = held or validation.every or validation.prompts
     by_content = sorted(range(len(trained)), key=lambda index: (pictures[index].sha256, index))
     return Plan(
         pictures,
@@ -88,7 +89,7 @@ def plan(
         pictures_of,
         priors_of,
         tuple(range(len(trained) + len(priors), len(pictures))),
-        tuple(by_content[: validation.train_subset]) if held else (),
+        tuple(by_content[: validation.train_subset]) if measured else (),
         all(possible_views(pictures[index], size, data) is not None for size, index in _places(pictures_of, priors_of)),
         all(possible_captions(picture.captions, data, prior=picture.prior) is not None for picture in pictures),
         tuple(reading.notes),

@@ -187,3 +187,14 @@ def test_the_demos_data_as_its_runs_take_it(repository: Path):
     assert any("repeats" in row for row in trained)
     assert sorted(sample.caption for sample in data.held_out) == sorted(row["text"] for row in held_out)
     assert {sample.view.resized for sample in data.held_out} == {(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("validation", "measured"), [({}, 0), ({"every": 10}, 3), ({"prompts": ("a tree",)}, 3), ({"split": 0.4}, 2)]
+)
+def test_a_few_training_pictures_are_measured_where_validation_is_asked_for(
+    tmp_path: Path, validation: dict[str, Any], measured: int
+):
+    paint_some(tmp_path, 3)
+
+    assert len(open_data(tmp_path, validation=validation).train_subset) == measured
