@@ -80,6 +80,10 @@ def train(
     folder = RunFolder(Path(config.output.folder), config.output.name, config.output.format)
     state = _state_to_go_on_from(config, folder, processes, told, resume)
     if state is not None and _is_finished(state, config, folder):
+        told.noted(
+            f"finished already, at step {state.step}: give more run.steps to train on, another output.name, or begin "
+            "anew (--fresh)"
+        )
         return _as_reported(state, folder)
     devices = [processes.device] if processes.device.type == "cuda" else []
     with cast(Any, torch.random).fork_rng(devices=devices):  # whoever calls keeps its own random numbers

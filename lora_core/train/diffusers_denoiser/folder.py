@@ -13,6 +13,7 @@ import torch
 from ...errors import ConfigError, CorruptFileError
 from ...io import TensorFile
 from ...types import TEXT_ENCODER, TEXT_ENCODER_2
+from ..hushed import hushed
 from .libraries import library
 from .parts import Parts, TextEncoder
 
@@ -132,15 +133,16 @@ def read_json(path: Path) -> Mapping[str, Any]:
 @contextmanager
 def quiet() -> Generator[None, None, None]:
     """No progress bars of both libraries inside the block: ours show more, and a log of them is noise."""
-    logs = [library(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
-    shown = [log for log in logs if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
+    with hushed():
+        logs = [library(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
+        shown = [log for log in logs if log.is_progress_bar_enabled()]
         for log in shown:
-            log.enable_progress_bar()
+            log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for log in shown:
+                log.enable_progress_bar()
 
 
 def _variant(folder: Path) -> str | None:

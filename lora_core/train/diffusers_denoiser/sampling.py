@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Conditions
+from ..hushed import hushed
 from .libraries import library
 from .parts import Parts
 
@@ -16,14 +17,12 @@ def pipeline(parts: Parts, scheduler: Any) -> Any:
     """The pipeline of SD or SDXL around these parts; prompts are encoded by us, so it gets no tokenizer."""
     diffusers = library("diffusers")
     common = {"vae": parts.vae, "unet": parts.unet, "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
+    with hushed():
+        make = diffusers.StableDiffusionXLPipeline if parts.is_sdxl else diffusers.StableDiffusionPipeline
     if parts.is_sdxl:
-        made = diffusers.StableDiffusionXLPipeline(
-            **common, text_encoder_2=None, tokenizer_2=None, add_watermarker=False
-        )
+        made = make(**common, text_encoder_2=None, tokenizer_2=None, add_watermarker=False)
     else:
-        made = diffusers.StableDiffusionPipeline(
-            **common, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
+        made = make(**common, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     return made
 

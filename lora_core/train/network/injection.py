@@ -11,6 +11,7 @@ from torch import nn
 
 from ...errors import ConfigError, MissingExtraError
 from ..config.network import NetworkSection
+from ..hushed import hushed
 from .layers import NAME, Kind, Layer
 from .planning import Plan, modules_of
 
@@ -23,7 +24,8 @@ def check_free(module: nn.Module, where: str) -> None:
         ConfigError: the module has adapters already.
     """
     try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        with hushed():
+            from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
         raise MissingExtraError("peft", "train", "training a LoRA") from None
     if hasattr(module, "peft_config") or any(isinstance(one, BaseTunerLayer) for one in module.modules()):
