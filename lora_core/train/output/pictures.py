@@ -50,7 +50,7 @@ def save_samples(folder: RunFolder, sampled: Sampled) -> list[Path]:
 
 def draw_sheet(folder: RunFolder, prompts: Sequence[str]) -> Path | None:
     """All samples of a run in one picture, a row for each moment and a column for each prompt; None without any."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageOps
 
     moments = samples_of(folder)
     if not moments:
@@ -66,8 +66,7 @@ def draw_sheet(folder: RunFolder, prompts: Sequence[str]) -> Path | None:
         top = _LABEL + row * (side + _LABEL)
         pen.text((_GAP, top), f"step {step}", fill="black")
         for number, path in moments[step].items():
-            picture = _read(path)
-            picture.thumbnail((_SHEET_SIDE, _SHEET_SIDE))
+            picture = ImageOps.contain(_read(path), (_SHEET_SIDE, _SHEET_SIDE))
             sheet.paste(picture, (_GAP + number * side, top + _LABEL))
     target = folder.samples / f"{folder.name}.png"
     _write(target, _encoded(sheet, "PNG"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,7 @@ def plot(path: Path, title: str, series: Mapping[str, Series]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rates = {name.removeprefix(_RATE): one for name, one in series.items() if name.startswith(_RATE)}
-    leakage = {name: one for name, one in series.items() if name.startswith(_LEAKAGE)}
-    held_out = {name: one for name, one in series.items() if name != _LOSS and not name.startswith((_RATE, _LEAKAGE))}
-    panels = [(_loss, {_LOSS: series[_LOSS]}), (_validation, held_out), (_leakage, leakage), (_rates, rates)]
-    shown = [(draw, curves) for draw, curves in panels if curves]
+    shown = _panels(series)
     heights = [3.0 if draw in (_loss, _validation) else 1.6 for draw, _ in shown]
     figure = Figure(figsize=(9, 0.6 + sum(heights)), dpi=110, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
@@ -48,6 +44,15 @@ def plot(path: Path, title: str, series: Mapping[str, Series]) -> None:
     canvas.print_png(buffer)
     with atomic_file(path, size=buffer.tell(), overwrite=True) as file:
         file.write(buffer.getvalue())
+
+
+def _panels(
+    series: Mapping[str, Series],
+) -> list[tuple[Callable[[Axes, Mapping[str, Series]], None], dict[str, Series]]]:
+    """What draws a panel, and what is in it."""
+    panels = [(_loss, _LOSS), (_validation, _HELD_OUT), (_leakage, _LEAKAGE), (_rates, _RATE)]
+    found = [(draw, {name: one for name, one in series.items() if name.startswith(begin)}) for draw, begin in panels]
+    return [(draw, curves) for draw, curves in found if curves]
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
@@ -80,13 +85,21 @@ def _loss(area: Axes, curves: Mapping[str, Series]) -> None:
 
 
 def _validation(area: Axes, curves: Mapping[str, Series]) -> None:
-    """Means as strong lines, single timesteps as thin ones."""
+    """Means as strong lines; those of single timesteps are thin, with their name at the end of the first set's."""
+    named: set[str] = set()
     for name, (steps, values) in curves.items():
-        single = "t=" in name
-        style = {"linewidth": 0.8, "alpha": 0.6, "linestyle": "--"} if single else {"linewidth": 1.8}
-        area.plot(steps, values, marker=".", label=name, **style)
+        kind, _, timestep = name.partition(" ")
+        colour = "tab:blue" if kind == _HELD_OUT[0] else "tab:orange"
+        if not timestep:
+            area.plot(steps, values, marker=".", linewidth=1.8, color=colour, label=name)
+            continue
+        area.plot(steps, values, linewidth=0.8, alpha=0.6, linestyle="--", color=colour)
+        if timestep not in named:
+            at, beside = (steps[-1], values[-1]), (4, 0)
+            area.annotate(timestep, at, beside, textcoords="offset points", fontsize="x-small", va="center")
+            named.add(timestep)
     area.set_ylabel("loss at fixed noise")
-    area.legend(loc="upper right", fontsize="small", ncols=2 if len(curves) > 4 else 1)
+    area.legend(loc="upper right", fontsize="small")
 
 
 def _leakage(area: Axes, curves: Mapping[str, Series]) -> None:
@@ -99,7 +112,7 @@ def _leakage(area: Axes, curves: Mapping[str, Series]) -> None:
 
 def _rates(area: Axes, curves: Mapping[str, Series]) -> None:
     for name, (steps, values) in curves.items():
-        area.plot(steps, values, label=name)
+        area.plot(steps, values, label=name.removeprefix(_RATE))
     positive = [value for _, values in curves.values() for value in values if value > 0]
     if positive and max(positive) > 30 * min(positive):
         area.set_yscale("log")

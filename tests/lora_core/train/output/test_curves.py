@@ -106,6 +106,21 @@ def test_a_plot_of_a_loss_alone(folder: RunFolder):
     assert not folder.logs.exists()
 
 
+def test_numbers_of_other_kinds_are_in_the_table_and_not_in_the_plot(tmp_path: Path):
+    """The norm of the gradient would be taken for a loss on pictures held out."""
+    pictures: list[bytes] = []
+    for name, extra in (("with", {"gradient": 0.5}), ("without", {})):
+        of = RunFolder(tmp_path / name, "cat")
+        watcher = FileWatcher(of, OutputSection(tensorboard=False))
+        watcher.progress(Progress(2, 40, 1.0, [(1, 1.0), (2, 0.5)], {"denoiser": 1e-4}, 1.0, 1.0, 0, extra))
+        watcher.validated(2, {"validation": 0.4})
+        watcher.close()
+        assert any(row[1] == "gradient" for row in read_rows(of.csv)) == (name == "with")
+        pictures.append(of.plot.read_bytes())
+
+    assert pictures[0] == pictures[1]
+
+
 def test_nothing_that_is_not_wanted(folder: RunFolder):
     watcher = FileWatcher(folder, OutputSection(tensorboard=False, plot=False))
     watcher.progress(progress(1, 10))

@@ -27,8 +27,8 @@ def test_the_sheet_has_a_row_for_each_moment_and_a_column_for_each_prompt(tmp_pa
     with Image.open(folder.samples / "cat.png") as sheet:
         seen = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20)}
         assert {(255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 0)} <= seen
-        # 64 pixels stay 64; the second row is a picture's side and a label below the first.
-        assert sheet.getpixel((10, 40)) == (255, 0, 0)
+        # 64 pixels are enlarged to 192; the second row is a picture's side and a label below the first.
+        assert {sheet.getpixel((x, y)) for x in (6, 194) for y in (34, 222)} == {(255, 0, 0)}
         assert sheet.getpixel((10, 40 + 196 + 16)) == (0, 255, 0)
 
 
