@@ -3,14 +3,14 @@
     loom demo                           # or: python -m demo.prove
     loom demo --output /tmp/proof
 
-Leaves the LoRAs, contact_sheet.png, loss.png and results.json in a folder.
+Leaves the LoRAs, contact_sheet.png, loss.png and results.json in a folder. An interrupted one goes on when it is
+called again; a finished one is done anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from demo.dataset import FLAT, HIGH_CONTRAST, load_images, read_items, select
 from demo.measure import dark_fraction, rises, saturation
 from demo.pipeline import MODEL, Demo, load_demo
 from demo.sample import contact_sheet, sample_images
-from demo.train_loras import HERE, LORAS, NAMES, lora_file, train_lora
+from demo.train_loras import HERE, LORAS, NAMES, lora_file, settings, train_lora
 from lora_core.cli.train_terminal import Interrupt, TerminalWatcher
 from lora_core.merge import merge_to_checkpoint
 from lora_core.train.config import ModelSection
 from lora_core.train.diffusers_denoiser import DiffusersDenoiser
-from lora_core.train.events import Progress, Watcher, Watchers
+from lora_core.train.output import RunFolder
+from lora_core.train.output.curves import read_rows
+from lora_core.train.output.plotting import running_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
 # Four that the style LoRA was trained on, four that it never saw, and food, which the base never saw.
@@ -40,32 +42,30 @@ PROMPTS = [
 # The best of a few: with others, more of the eight things lose their shape at style 1.
 SEED = 1
 
+RESULTS, SHEET, LOSSES = "results.json", "contact_sheet.png", "loss.png"
+
 Say = Callable[[str], None]
 Results = dict[str, Any]
 
 
-class Curve(Watcher):
-    """Keeps the loss of every step."""
-
-    def __init__(self) -> None:
-        self.losses: dict[int, float] = {}
-
-    def progress(self, progress: Progress) -> None:
-        self.losses.update(progress.losses)
-
-
-def prove(out: Path, watcher: Watcher, say: Say = print) -> Results | None:
-    """Train, measure, draw; what results.json holds, or None where the watcher ended the training."""
-    seconds: dict[str, float] = {}
-    curves: dict[str, Mapping[int, float]] = {}
-    for name in NAMES:
-        curve, started = Curve(), time.monotonic()
-        if not train_lora(name, out, Watchers([watcher, curve]), fresh=True):
-            return None
-        seconds[name], curves[name] = round(time.monotonic() - started, 1), curve.losses
-        say(f"{lora_file(name, out).name}: trained in {seconds[name]:.0f} s")
-    plot_losses(curves, out / "loss.png")
-    return measure(out, out, {"seconds of training": seconds})
+def prove(out: Path, say: Say = print) -> Results | None:
+    """Train, measure, draw; what results.json holds, or None where the user stopped the training."""
+    results = out / RESULTS
+    fresh = results.exists()
+    results.unlink(missing_ok=True)
+    speeds: dict[str, object] = {}
+    interrupt = Interrupt()
+    watcher = TerminalWatcher(interrupt)
+    with watcher.showing(), interrupt.listening():
+        for name in NAMES:
+            result = train_lora(name, out, watcher, fresh=fresh)
+            if not result.finished:
+                return None
+            speeds[name] = result.report["steps_per_second"]
+            say(f"{lora_file(name, out).name}: {result.steps} steps, {speeds[name]} a second")
+    plot_losses(out)
+    say("measuring what they do, and drawing the sheet")
+    return measure(out, out, {"steps a second": speeds})
 
 
 def measure(loras: Path, out: Path, more: Results | None = None) -> Results:
@@ -87,7 +87,7 @@ def measure(loras: Path, out: Path, more: Results | None = None) -> Results:
         "the saturation falls with the strength": rises([-c for c in colour]),
     }
     sheet = [*columns.items(), ("truth", truth())]
-    contact_sheet(sheet, PROMPTS).quantize(256).save(out / "contact_sheet.png", optimize=True)
+    contact_sheet(sheet, PROMPTS).quantize(256).save(out / SHEET, optimize=True)
     results = (more or {}) | {
         "checks": checks,
         "losses": losses,
@@ -98,7 +98,7 @@ def measure(loras: Path, out: Path, more: Results | None = None) -> Results:
             **{name: recognised(models[name], food, food) for name in ("style", "stack")},
         },
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (out / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
 
@@ -126,23 +126,25 @@ def truth() -> Tensor:
     return load_images([items[caption] for caption in PROMPTS])
 
 
-def plot_losses(curves: Mapping[str, Mapping[int, float]], target: Path) -> None:
-    """The loss of every step of each run, a running mean over 20."""
+def plot_losses(out: Path) -> None:
+    """Of each run, from its loss.csv: the running mean over 20 steps, and the loss of the pictures held out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    for name, losses in curves.items():
-        values = list(losses.values())
-        means = [sum(values[max(0, i - 19) : i + 1]) / min(i + 1, 20) for i in range(len(values))]
-        axes.plot(list(losses), means, label=name)
+    for name, colour in zip(NAMES, ("tab:blue", "tab:orange"), strict=True):
+        rows = read_rows(RunFolder(out, settings(name).output.name).csv)
+        losses, held_out = ([(step, x) for step, one, x in rows if one == what] for what in ("loss", "validation"))
+        steps, values = zip(*losses, strict=True)
+        axes.plot(steps, running_mean(values, 20), color=colour, label=f"{name}, trained pictures")
+        axes.plot(*zip(*held_out, strict=True), "o--", color=colour, alpha=0.6, label=f"{name}, pictures held out")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    axes.set_yscale("log")
+    axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(target, dpi=110)
+    figure.savefig(out / LOSSES, dpi=110)
     pyplot.close(figure)
 
 
@@ -159,10 +161,7 @@ def report(results: Results, say: Say = print) -> bool:
 
 def run(out: Path, *, train: bool = True, say: Say = print) -> bool | None:
     """As the command does it: whether all holds, or None where the training was stopped."""
-    interrupt = Interrupt()
-    watcher = TerminalWatcher(interrupt)
-    with watcher.showing(), interrupt.listening():
-        results = prove(out, watcher, say) if train else measure(LORAS, out)
+    results = prove(out, say) if train else measure(LORAS, out)
     if results is None:
         return None
     holds = report(results, say)

@@ -15,6 +15,7 @@ from pathlib import Path
 from lora_core.cli.train_terminal import Interrupt, TerminalWatcher
 from lora_core.train.config import TrainConfig, load_config
 from lora_core.train.events import Watcher
+from lora_core.train.loop import TrainResult, train
 
 HERE = Path(__file__).resolve().parent
 LORAS = HERE / "loras"
@@ -31,11 +32,9 @@ def lora_file(name: str, folder: Path = LORAS) -> Path:
     return folder / f"{settings(name).output.name}.safetensors"
 
 
-def train_lora(name: str, folder: Path, watcher: Watcher, *, fresh: bool = False) -> bool:
-    """Train one LoRA into a folder; whether it was trained to its end."""
-    from lora_core.train.loop import train
-
-    return train(settings(name, folder), watcher=watcher, resume="never" if fresh else "auto").finished
+def train_lora(name: str, folder: Path, watcher: Watcher, *, fresh: bool = False) -> TrainResult:
+    """Train one LoRA into a folder, going on with what was interrupted there."""
+    return train(settings(name, folder), watcher=watcher, resume="never" if fresh else "auto")
 
 
 def main() -> int:
@@ -51,7 +50,7 @@ def main() -> int:
     watcher = TerminalWatcher(interrupt)
     with watcher.showing(), interrupt.listening():
         for name in args.names or NAMES:
-            if not train_lora(name, args.out, watcher, fresh=args.fresh):
+            if not train_lora(name, args.out, watcher, fresh=args.fresh).finished:
                 return 130
             if args.ship:
                 shutil.copy2(lora_file(name, args.out), lora_file(name))

@@ -28,5 +28,5 @@ def run(out: Path, *, train: bool) -> int:
     with needs_packages():
         holds = importlib.import_module("demo.prove").run(out, train=train)
     if holds is None:
-        raise Stopped("stopped; what was trained so far is not measured")
+        raise Stopped("stopped; what was trained so far is saved, and the same command goes on from there")
     return DONE if holds else FAULT
