@@ -49,6 +49,13 @@ class Ema:
         finally:
             self._put(before)
 
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Anew, at the parameters as they are now."""
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.copy_(parameter)
+        self.updates = 0
+
     def state_dict(self) -> dict[str, object]:
         """Copies, contiguous as files want them: the next update does not change them."""
         return {

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from .borrowed import borrowed
 from .config import TrainConfig, dump_config
 from .denoiser import Denoiser
 from .events import OnlyCancels, Watcher, Watchers
@@ -23,7 +24,7 @@ from .output import FileWatcher, RunFolder
 from .pieces import build, load_denoiser, open_data
 from .prior import generate_prior
 from .processes import Processes
-from .resuming import check_data, check_settings
+from .resuming import check_base, check_data, check_settings, is_written_as
 from .run import Run
 from .state import State, load_state, remove_states, saved_steps
 from .stops import ResumeError
@@ -100,16 +101,31 @@ def _train(
     *,
     anew: bool,
 ) -> TrainResult:
-    start = state.step if state is not None else 0
     watcher.stage("loading the model", 0, 1)
     denoiser = denoiser or load_denoiser(config, processes)
     watcher.stage("loading the model", 1, 1)
+    with borrowed(denoiser):
+        return _train_on(denoiser, config, processes, folder, state, watcher, anew=anew)
+
+
+def _train_on(
+    denoiser: Denoiser,
+    config: TrainConfig,
+    processes: Processes,
+    folder: RunFolder,
+    state: State | None,
+    watcher: Watcher,
+    *,
+    anew: bool,
+) -> TrainResult:
+    start = state.step if state is not None else 0
     if not _make_prior_pictures(config, denoiser, processes, watcher):
         return _cancelled_early(folder, start)
     pieces = build(config, processes, denoiser)
     files: FileWatcher | None = None
     try:
         if state is not None:
+            check_base(state, pieces.base, folder.state)
             check_data(state, pieces.data.digest, folder.state)
         if anew and processes.main:
             remove_states(folder.state)
@@ -151,8 +167,10 @@ def _state_to_go_on_from(
 
 
 def _is_finished(state: State, config: TrainConfig, folder: RunFolder) -> bool:
-    """Whether all steps are done and the file is there. The data is looked at, the model is not loaded."""
-    if state.step < config.run.steps or not folder.lora().exists() or "report" not in state.facts:
+    """Whether all steps are done and the files are there. The data is looked at, the model is not loaded."""
+    if state.step < config.run.steps or "files" not in state.facts or not is_written_as(state, config):
+        return False
+    if not all(file.exists() for file in _files(state, folder)):
         return False
     size_step, latent_step = state.facts["pixels"]
     data = open_data(config, size_step, latent_step)
@@ -163,7 +181,12 @@ def _is_finished(state: State, config: TrainConfig, folder: RunFolder) -> bool:
 
 def _as_reported(state: State, folder: RunFolder) -> TrainResult:
     report = cast("dict[str, Any]", state.facts["report"])
-    return TrainResult(folder.lora(), folder.name, state.step, True, float(state.facts["loss"]), report)
+    return TrainResult(_files(state, folder)[0], folder.name, state.step, True, float(state.facts["loss"]), report)
+
+
+def _files(state: State, folder: RunFolder) -> list[Path]:
+    """Of a finished run: the LoRA, or where embeddings alone were trained the first of these, and what goes with it."""
+    return [folder.folder / name for name in state.facts["files"]]
 
 
 def _make_prior_pictures(config: TrainConfig, denoiser: Denoiser, processes: Processes, watcher: Watcher) -> bool:

@@ -46,6 +46,11 @@ class Meter:
     def add(self, taken: Taken) -> None:
         self._taken.append(taken)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are numbers that nobody has looked at."""
+        return bool(self._taken)
+
     @contextmanager
     def paused(self) -> Generator[None, None, None]:
         """A block whose time is none of the steps'."""

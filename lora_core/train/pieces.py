@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..types import DENOISER
+from .borrowed import base_digest
 from .config import TrainConfig
 from .data import TrainingData
 from .denoiser import Denoiser
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """The parts of a run; ``close`` leaves the model as it came."""
+    """The parts of a run; ``close`` takes them out of the model. ``base``: of ``base_digest``."""
 
     config: TrainConfig
     processes: Processes
@@ -44,6 +45,7 @@ class Pieces:
     schedule: LRScheduler
     ema: Ema | None
     forward: Forward
+    base: str
 
     @property
     def pictures_a_step(self) -> int:
@@ -65,7 +67,6 @@ class Pieces:
         return nullcontext() if self.ema is None else self.ema.swapped()
 
     def close(self) -> None:
-        _stop_compiling(self.denoiser)
         if self.tokens is not None:
             self.tokens.detach()
         self.network.detach()
@@ -88,6 +89,7 @@ def load_denoiser(config: TrainConfig, processes: Processes) -> Denoiser:
 def build(config: TrainConfig, processes: Processes, denoiser: Denoiser) -> Pieces:
     """Everything but the caches; raises what each part raises, before hours are spent."""
     data = open_data(config, denoiser.size_step, denoiser.latent_step)
+    base = base_digest(denoiser)  # before anything is put into it
     tokens: TokenEmbeddings | None = None
     try:
         tokens = add_tokens(denoiser, config.tokens, config.run.seed) if config.tokens.names else None
@@ -100,7 +102,7 @@ def build(config: TrainConfig, processes: Processes, denoiser: Denoiser) -> Piec
         data.close()
         raise
     try:
-        return _build_on(config, processes, denoiser, data, tokens, network)
+        return _build_on(config, processes, denoiser, base, data, tokens, network)
     except BaseException:
         if tokens is not None:
             tokens.detach()
@@ -128,6 +130,7 @@ def _build_on(
     config: TrainConfig,
     processes: Processes,
     denoiser: Denoiser,
+    base: str,
     data: TrainingData,
     tokens: TokenEmbeddings | None,
     network: Network,
@@ -151,12 +154,8 @@ def _build_on(
         build_schedule(config.optimizer, optimizer, config.run.steps),
         Ema(parameters, config.optimizer.ema) if config.optimizer.ema else None,
         Forward(denoiser, config.objective, config.data, processes, config.run.seed, pictures),
+        base,
     )
     if config.run.compile:
         cast(Any, denoiser.parts[DENOISER]).compile()
     return pieces
-
-
-def _stop_compiling(denoiser: Denoiser) -> None:
-    """``nn.Module.compile`` has no way back of its own; without its result a module is called as before."""
-    cast(Any, denoiser.parts[DENOISER])._compiled_call_impl = None

@@ -1,7 +1,7 @@
 """A run's pieces as a state on disk, and back; and what may change between the two.
 
     tensors   network.*, tokens.*, optimizer.*, ema.*
-    facts     settings, digest of the data, the rest of optimizer, schedule, scaler and average as JSON
+    facts     settings, digests of the data and the base, the rest of optimizer, schedule, scaler and average as JSON
 
 A resumed run computes what an uninterrupted one would have, so whatever a state depends on has to be the same:
 the model, what is trained, the optimizer, the data. Other settings may change, and a user is told where it matters.
@@ -31,6 +31,11 @@ FREE = (
     *("text_encoder.learning_rate", "text_encoder.until", "network.continue_from"),
     *("network.dropout", "network.rank_dropout", "network.module_dropout"),
 )
+# Settings that the file depends on when all steps are done.
+WRITTEN = {
+    *("output.format", "output.dtype", "output.title", "output.author", "output.description", "output.license"),
+    *("output.tags", "output.comment", "output.thumbnail"),
+}
 # Settings that say nothing of how the steps go on.
 SILENT = ("preset", "run.steps", "run.log_every", "run.device", "run.stuck_after", "samples.", "output.", "validation.")
 
@@ -42,6 +47,7 @@ def snapshot(pieces: Pieces, step: int, more: Mapping[str, object]) -> State:
     facts: dict[str, object] = {
         "settings": published(pieces.config),
         "data": pieces.data.digest,
+        "base": pieces.base,
         "pixels": [pieces.denoiser.size_step, pieces.denoiser.latent_step],
         "processes": pieces.processes.count,
         "optimizer": optimizer,
@@ -68,8 +74,11 @@ def restore(pieces: Pieces, state: State) -> None:
     load_optimizer(pieces.optimizer, state.tensors, facts["optimizer"])
     _take_settings(pieces.optimizer, rates, changed="optimizer" in _sections(facts["settings"], pieces.config))
     restore_schedule(pieces, restore_state({}, facts["schedule"]))
-    if pieces.ema is not None and "ema" in facts:
-        pieces.ema.load_state_dict(restore_state(state.tensors, facts["ema"]))
+    if pieces.ema is not None:
+        if "ema" in facts:
+            pieces.ema.load_state_dict(restore_state(state.tensors, facts["ema"]))
+        else:  # switched on between the two
+            pieces.ema.begin()
     if pieces.processes.scaler is not None and "scaler" in facts:
         pieces.processes.scaler.load_state_dict(cast("dict[str, Any]", restore_state({}, facts["scaler"])))
 
@@ -100,7 +109,27 @@ def check_settings(state: State, config: TrainConfig, path: Path) -> list[str]:
             f"another output.name, or start anew with --fresh"
         )
     told = [line for name, line in changed if name in FREE or not name.startswith((*SILENT, *FIXED, "data."))]
-    return [f"the run goes on with changed settings: {'; '.join(told)}"] if told else []
+    if not told:
+        return []
+    if state.step >= config.run.steps:
+        way = "raise run.steps or start anew with --fresh"
+        return [f"all {state.step} steps of the run are done, so these change nothing ({way}): {'; '.join(told)}"]
+    return [f"the run goes on with changed settings: {'; '.join(told)}"]
+
+
+def is_written_as(state: State, config: TrainConfig) -> bool:
+    """Whether the file of a finished run is what the settings of now ask for."""
+    changed = {name for name, _ in differences(state.facts["settings"], published(config))}
+    return not changed & WRITTEN
+
+
+def check_base(state: State, base: str, path: Path) -> None:
+    """Raise ResumeError where the model is another one of the same name; ``base``: of ``base_digest``."""
+    if state.facts.get("base", base) != base:
+        raise ResumeError(
+            f"{path}: the base model is not the one that the run was begun with: its weights are others. Put it back, "
+            f"choose another output.name, or start anew with --fresh"
+        )
 
 
 def check_data(state: State, digest: str, path: Path) -> None:

@@ -22,7 +22,7 @@ from .pieces import Pieces
 from .resuming import restore, snapshot
 from .state import State, save_state
 from .stepping import Stepper
-from .stops import OutOfMemoryError
+from .stops import DivergedError, NotLearningError, OutOfMemoryError
 from .validation import Validation, in_passes
 from .writing import Writer, check_format
 
@@ -59,7 +59,21 @@ class Run:
         self.validation = _validation(pieces)
 
     def go(self) -> bool:
-        """All steps that are left; False where the watcher cancelled, after saving state and weights."""
+        """All steps that are left; False where the watcher cancelled, after saving state and weights.
+
+        Whatever else ends the run, a full disk or no memory for a sample, the steps that were good are kept.
+        """
+        try:
+            return self._go()
+        except (DivergedError, NotLearningError):
+            raise
+        except Exception as error:
+            kept = self._rescue()
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(self.done, self.processes.device, self.config.run.batch, kept) from error
+            raise
+
+    def _go(self) -> bool:
         pieces, steps = self.pieces, self.config.run.steps
         forget(self.processes.device)
         if self._state is not None:
@@ -143,12 +157,7 @@ class Run:
     # The steps
 
     def _step(self) -> None:
-        try:
-            self.meter.add(self.stepper.take(self.done))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self._out_of_memory() from error
+        self.meter.add(self.stepper.take(self.done))
         self.done += 1
 
     def _look(self) -> None:
@@ -246,15 +255,21 @@ class Run:
 
     def _save_state(self, report: dict[str, object] | None = None) -> None:
         if self.processes.main:
-            facts: dict[str, object] = {
-                "loss": self.loss,
-                "session": self._writer.session,
-                "started": self._writer.started,
-                **({"report": report} if report is not None else {}),
-            }
-            save_state(self.pieces.folder.state, snapshot(self.pieces, self.done, facts))
+            self._keep(report)
         self._state_at = self.done
         self.processes.wait()
+
+    def _keep(self, report: dict[str, object] | None = None) -> None:
+        """The state on disk; with ``report`` that of a finished run."""
+        facts: dict[str, object] = {
+            "loss": self.loss,
+            "session": self._writer.session,
+            "started": self._writer.started,
+        }
+        if report is not None and self._saved is not None:
+            files = dict.fromkeys((self._saved.path, *self._saved.files))
+            facts |= {"report": report, "files": [str(one.relative_to(self.pieces.folder.folder)) for one in files]}
+        save_state(self.pieces.folder.state, snapshot(self.pieces, self.done, facts))
 
     def _leave_off(self) -> None:
         """Cancelled: what was learned is kept, and the next call goes on."""
@@ -271,17 +286,22 @@ class Run:
         self._write(None)
         self._save_state(self.report())
 
-    def _out_of_memory(self) -> OutOfMemoryError:
-        """Free what can be freed and keep the state of the last whole step."""
+    def _rescue(self) -> bool:
+        """After an error: free what can be freed and keep the state of the last whole step; True where it is kept."""
         self.pieces.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         if self.processes.device.type == "cuda":
             torch.cuda.empty_cache()
-        saved = self.stepper.whole and self.processes.count == 1 and self.done > 0
-        if saved:
+        if self.done == 0 or not self.stepper.whole:
+            return False
+        if self._state_at != self.done:
+            if self.processes.count > 1 and self.meter.pending:
+                return False  # to look at losses takes the other processes, and they are somewhere else
             self._look()
-            self._save_state()
-        return OutOfMemoryError(self.done, self.processes.device, self.config.run.batch, saved)
+            if self.processes.main:
+                self._keep()
+            self._state_at = self.done
+        return True
 
     def _rows(self) -> list[torch.Tensor]:
         tokens = self.pieces.tokens
