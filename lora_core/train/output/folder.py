@@ -89,15 +89,17 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def steps(self) -> dict[int, Path]:
-        """step -> LoRA of that step that is there, oldest first."""
-        pattern = re.compile(re.escape(self.name) + rf"-(\d{{{_DIGITS},}})" + re.escape(self.ending))
-        here = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = {int(match[1]): path for path in here if (match := pattern.fullmatch(path.name))}
+    def steps(self) -> dict[int, list[Path]]:
+        """step -> what is there of that step, oldest first: a LoRA, embeddings beside it, or embeddings alone."""
+        pattern = re.compile(re.escape(self.name) + rf"-(\d{{{_DIGITS},}})({re.escape(self.ending)}|\..+\.safetensors)")
+        found: dict[int, list[Path]] = {}
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if match := pattern.fullmatch(path.name):
+                found.setdefault(int(match[1]), []).append(path)
         return dict(sorted(found.items()))
 
     def prune(self, keep: int, newest: int | None = None) -> list[Path]:
-        """Remove all but the newest LoRAs of steps, and what was written beside them; 0 keeps all.
+        """Remove all but the newest LoRAs of steps, and embeddings of the same steps; 0 keeps all.
 
         Args:
             keep: how many stay.
@@ -106,18 +108,11 @@ class RunFolder:
         Returns:
             what was removed.
         """
-        known = [path for step, path in self.steps().items() if newest is None or step <= newest]
-        gone = known[:-keep] if keep else []
+        known = [paths for step, paths in self.steps().items() if newest is None or step <= newest]
+        gone = [path for paths in (known[:-keep] if keep else []) for path in paths]
         for path in gone:
             if path.is_dir():
                 shutil.rmtree(path)
-                continue
-            path.unlink()
-            for beside in path.parent.glob(f"{_literal(path.stem)}.*.safetensors"):  # embeddings
-                beside.unlink()
+            else:
+                path.unlink()
         return gone
-
-
-def _literal(name: str) -> str:
-    """For ``glob``: a name may hold brackets."""
-    return re.sub(r"([\[\]*?])", r"[\1]", name)

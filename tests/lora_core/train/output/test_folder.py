@@ -26,8 +26,21 @@ def test_old_files_of_steps_go_and_no_others(tmp_path: Path):
 
     removed = folder.prune(1)
 
-    assert removed == [folder.lora(100), folder.lora(200)]
+    assert sorted(removed) == sorted(old)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_embeddings_that_no_lora_goes_with_are_files_of_a_step_too(tmp_path: Path):
+    folder = RunFolder(tmp_path, "cat")
+    for step in (100, 200):
+        for word in ("s1", "s2"):
+            (tmp_path / f"cat-{step:06d}.{word}.safetensors").touch()
+
+    folder.prune(1)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"cat-000200.{word}.safetensors" for word in ("s1", "s2")
+    ]
 
 
 def test_zero_keeps_all(tmp_path: Path):
