@@ -12,13 +12,16 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo.build_tokenizer import MAX_LENGTH, VOCABULARY
+from lora_core.train.hushed import hushed
 from lora_core.train.noise_schedule import DiscreteSchedule
+
+with hushed():
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MODEL = Path(__file__).parent / "model"
 LATENT_CHANNELS = 16
