@@ -76,7 +76,8 @@ def demo(session: nox.Session) -> None:
     # A check that does not hold is told at the end: the host's own are of use beside it.
     # After Ctrl-C it saves, and the next call goes on: nox would kill it after half a second.
     prove = ("python", "-m", "demo.prove", "--output", str(proof))
-    session.run(*prove, success_codes=[0, 1], interrupt_timeout=60, terminate_timeout=60)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    session.run(*prove, success_codes=[0, 1], interrupt_timeout=60, terminate_timeout=60, env=threads)
     with ComfyHost(host(session), repository=ROOT) as running:
         for file in proof.glob("demo_*.safetensors"):
             running.add_model(file, name=f"proof/{file.name}")
