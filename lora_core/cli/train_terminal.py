@@ -113,7 +113,9 @@ class TerminalWatcher(QuietWatcher):
             self._say("  ".join([f"step {progress.step}/{progress.steps}", *numbers, *rates]))
 
     def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        self._say(f"step {step}: {', '.join(f'{name} {loss:.4f}' for name, loss in losses.items())}")
+        # Each timestep's is in the curves.
+        shown = {name: loss for name, loss in losses.items() if " t=" not in name}
+        self._say(f"step {step}: {', '.join(f'{name} {loss:.4f}' for name, loss in shown.items())}")
 
     def sampled(self, sampled: Sampled) -> None:
         self._say(f"step {sampled.step}: {len(sampled.pictures)} sample{'s' if len(sampled.pictures) != 1 else ''}")
