@@ -181,7 +181,6 @@ PRESETS: dict[str, Preset] = {
                 "text_encoder": {"train": True, "targets": "attention", "learning_rate": 1e-5},
                 "tokens": {
                     "names": ["<s1>", "<s2>"],
-                    "start": ["<rand-0.017>", "<zero>"],
                     "learning_rate": 5e-4,
                     "steps": 1000,
                     "norm": 0.4,
