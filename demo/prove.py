@@ -42,14 +42,18 @@ PROMPTS = [
 ]  # fmt: skip
 # The best of a few: with others, more of the eight things lose their shape at style 1.
 SEED = 1
-
 RESULTS, SHEET, LOSSES = "results.json", "contact_sheet.png", "loss.png"
 
 Say = Callable[[str], None]
 Results = dict[str, Any]
 
 
-def prove(out: Path, say: Say = print) -> Results | None:
+def tell(line: str) -> None:
+    """At once, so that a log has it in its place among the lines of the training, which go to standard error."""
+    print(line, flush=True)
+
+
+def prove(out: Path, say: Say = tell) -> Results | None:
     """Train, measure, draw; what results.json holds, or None where the user stopped the training."""
     results = out / RESULTS
     fresh = results.exists()
@@ -59,13 +63,14 @@ def prove(out: Path, say: Say = print) -> Results | None:
     watcher = TerminalWatcher(interrupt)
     with watcher.showing(), interrupt.listening():
         for name in NAMES:
+            say(f"training {lora_file(name, out)}")
             result = train_lora(name, out, watcher, fresh=fresh)
             if not result.finished:
                 return None
             speeds[name] = result.report["steps_per_second"]
             say(f"{lora_file(name, out).name}: {result.steps} steps, {speeds[name]} a second")
     plot_losses(out)
-    say("measuring what they do, and drawing the sheet")
+    say("measuring what they do, and drawing the sheet: a minute or two")
     return measure(out, out, {"steps a second": speeds})
 
 
@@ -149,7 +154,7 @@ def plot_losses(out: Path) -> None:
     pyplot.close(figure)
 
 
-def report(results: Results, say: Say = print) -> bool:
+def report(results: Results, say: Say = tell) -> bool:
     """A table of losses and a line a check; whether all hold."""
     names: Sequence[str] = ("base", "style", "content", "stack")
     say(f"{'loss on':10s}" + "".join(f"{name:>10s}" for name in names))
@@ -160,7 +165,7 @@ def report(results: Results, say: Say = print) -> bool:
     return all(results["checks"].values())
 
 
-def run(out: Path, *, train: bool = True, say: Say = print) -> bool | None:
+def run(out: Path, *, train: bool = True, say: Say = tell) -> bool | None:
     """As the command does it: whether all holds, or None where the training was stopped."""
     results = prove(out, say) if train else measure(LORAS, out)
     if results is None:
