@@ -74,6 +74,20 @@ def _processor() -> str:
     return found[1].strip() if found else platform.processor() or "unknown processor"
 
 
+def peak_memory() -> float:
+    """Most bytes that this process held. On Linux not getrusage's: that begins with what the parent held then."""
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        found = None
+    if found:
+        return float(found[1]) * 1024
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
 def versions(*packages: str) -> str:
     """``torch 2.13.0, peft 0.21.2``: of those that are installed."""
     found: list[str] = []

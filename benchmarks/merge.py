@@ -37,7 +37,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the rest: a ComfyUI that is on the path keeps its own nodes.py
 
-from _measure import machine, table, versions, write_section  # noqa: E402
+from _measure import machine, peak_memory, table, versions, write_section  # noqa: E402
 
 from lora_core import Stack, StackEntry, Strengths, load_adapter  # noqa: E402
 from lora_core.architectures import ARCHITECTURES, Architecture  # noqa: E402
@@ -134,12 +134,6 @@ def once(name: str, folder: Path, dtype: str) -> None:
     ONCE[name](folder, dtype)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "cpu": time.process_time() - before, "rss": peak_memory()}))
-
-
-def peak_memory() -> float:
-    """Bytes. Not getrusage's: that begins with what the parent held when it started this process."""
-    status = Path("/proc/self/status").read_text()
-    return float(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
 
 
 def stack(folder: Path) -> Stack:
