@@ -60,6 +60,6 @@ def test_target_modules_in_one_table(tmp_path: Path):
 
 
 def test_a_wrong_value_is_told_before_the_first_run(tmp_path: Path):
-    with pytest.raises(ConfigError, match="network.rank: expected at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"network\.rank: expected at least 1, got 0"):
         compared(tmp_path, "network.rank", ["2", "0"])
     assert list(tmp_path.iterdir()) == []
