@@ -28,18 +28,27 @@ def hub_folder(repository: str, revision: str, half: bool) -> Path:
     folder = cached(repository, INDEX, revision)
     if folder is not None and is_whole(folder):
         return folder
-    hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
+    hub = library("huggingface_hub")
     known = revision or None
     try:
-        names = hub.HfApi().list_repo_files(repository, revision=known)
-        wanted = wanted_files(names, half)
+        # One question, asked once: list_repo_files asks six times where there is no network.
+        files = hub.HfApi().model_info(repository, revision=known).siblings or ()
+        wanted = wanted_files([file.rfilename for file in files], half)
         return Path(hub.snapshot_download(repository, revision=known, allow_patterns=wanted))
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except failures() as error:
         fault = (
             f"{repository!r} is no folder or file here, is not whole in the hub's cache, and cannot be downloaded "
             f"({type(error).__name__}); give the path of a pipeline's folder or of a checkpoint"
         )
         raise ConfigError("model.base", [fault]) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the hub's library raises where the hub does not answer, or not as hoped."""
+    errors = library("huggingface_hub.errors")
+    # From its version 1 on, what its HTTP library raises is no OSError and is passed on as it is.
+    passed_on: type[Exception] = getattr(errors, "HTTPError", OSError)
+    return (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, passed_on, OSError)
 
 
 def cached(repository: str, name: str, revision: str = "") -> Path | None:

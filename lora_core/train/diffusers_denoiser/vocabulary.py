@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ...types import TEXT_ENCODER
 from .configs import Configs
 from .folder import TOKENIZER_FILES, TOKENIZERS, has_tokenizer, read_tokenizer
-from .hub import cached
+from .hub import cached, failures
 from .libraries import library
 
 # The authors' repository, then pipelines with the same files.
@@ -52,11 +52,11 @@ def _from_hub(label: str) -> Any:
         folder = cached(repository, f"{part}/{TOKENIZER_FILES[0]}".removeprefix("/"))
         if folder is not None and has_tokenizer(folder / part):
             return read_tokenizer(folder / part)
-    hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
+    hub = library("huggingface_hub")
     repository, _ = SOURCES[0]
     try:
         return read_tokenizer(Path(hub.snapshot_download(repository, allow_patterns=list(TOKENIZER_FILES))))
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError):
+    except failures():
         pass
     fault = (
         f"{label} has no tokenizer, as all single files, and the hub cannot be reached for CLIP's; "

@@ -93,6 +93,19 @@ def test_what_is_nowhere_is_said_to_be(name: str, cache: Path):
         DiffusersDenoiser.load(ModelSection(base=name))
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Online, as far as anyone knows, and nobody is there: port 9 throws away what it gets, where it is open at all."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+    with pytest.raises(ConfigError, match=r"cannot be downloaded \(Connect"):
+        DiffusersDenoiser.load(ModelSection(base="someone/unknown"))
+    assert "Retrying" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/x", "/nowhere/x", "a/b/c"])
 def test_a_path_is_not_asked_for_at_the_hub(name: str):
     with pytest.raises(ConfigError, match=r"model\.base: there is no file or folder"):
