@@ -131,7 +131,7 @@ class TerminalWatcher(QuietWatcher):
 
     def _bar(self, name: str, done: int, total: int, numbers: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(escape(clean(name)), numbers=numbers)
+            self._tasks[name] = self._bars.add_task(escape(clean(name)), total=total, numbers=numbers)
         self._bars.update(self._tasks[name], completed=done, total=total, numbers=numbers)
 
     def _say(self, text: str) -> None:
