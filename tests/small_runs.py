@@ -92,9 +92,9 @@ def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def traces(denoiser: Denoiser) -> dict[str, object]:
+def traces(denoiser: Denoiser) -> dict[str, tuple[object, ...]]:
     """All that a run might leave in a model: names of modules, flags, compiled calls, hooks; weights as one number."""
-    found: dict[str, object] = {}
+    found: dict[str, tuple[object, ...]] = {}
     for component, part in denoiser.parts.items():
         for path, module in part.named_modules():
             name = f"{component}.{path}"
