@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_core.architectures import ARCHITECTURES
 from lora_core.types import Target
+from painted import paint_some
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -76,11 +77,23 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+# What a reader writes with `--init`: here a short run on the demo's model.
+RUN = f"""
+preset = "loom_demo-subject"
+model.base = {json.dumps(str(ROOT / "demo" / "model"))}
+data.folder = "pictures"
+run = {{ steps = 2, batch = 1 }}
+"""
+
+
 @pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command[1:3]))
 def test_the_commands(folder: Path, command: list[str]):
+    paint_some(folder / "pictures", 2)
+    if "--init" not in command:
+        (folder / "run.toml").write_text(RUN, "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "lora_core", *command[1:]],
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -89,7 +102,13 @@ def test_the_commands(folder: Path, command: list[str]):
 
     assert done.returncode == 0, done.stderr
     if "--json" in command:
-        assert json.loads(done.stdout)[0]["architecture"] == "loom_demo"
+        document = json.loads(done.stdout)
+        if command[1] == "train":
+            assert (document["finished"], document["report"]["parameters"] > 0) == (True, True)
+        else:
+            assert document[0]["architecture"] == "loom_demo"
+    if command[1] == "train" and "--init" not in command:
+        assert (folder / "loras" / "lora.safetensors").stat().st_size > 0
     if "-o" in command:
         assert (folder / command[command.index("-o") + 1]).stat().st_size > 0
 
@@ -116,7 +135,7 @@ def test_the_table_of_nodes_is_that_of_the_pack():
 
 # Made by a command, or by whoever follows the example.
 LATER = {"demo/out/", "nodes/trigger_words.py", "web/docs/LoomTriggerWords.md"}
-FOLDERS = "benchmarks|demo|docs|example_workflows|locales|lora_core|nodes|tests|web"
+FOLDERS = "benchmarks|demo|docs|example_workflows|examples|locales|lora_core|nodes|tests|web"
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/how_to_add.md"])
@@ -126,3 +145,11 @@ def test_files_that_pages_name_are_there(page: str):
 
     assert named
     assert sorted(path for path in named - LATER if not (ROOT / path).exists()) == []
+
+
+def test_the_examples_are_there():
+    """Each that a page gives a command for, and no other."""
+    named = set(re.findall(r"python -m examples\.(\w+)", (ROOT / "docs/TRAINING.md").read_text("utf-8")))
+
+    runnable = {path.stem for path in (ROOT / "examples").glob("*.py") if "__main__" in path.read_text("utf-8")}
+    assert named == runnable
