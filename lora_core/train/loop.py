@@ -20,6 +20,7 @@ from .borrowed import borrowed
 from .config import TrainConfig, dump_config
 from .denoiser import Denoiser
 from .events import OnlyCancels, Watcher, Watchers
+from .memory import is_out_of_memory
 from .output import FileWatcher, RunFolder
 from .pieces import build, load_denoiser, open_data
 from .prior import generate_prior
@@ -27,7 +28,7 @@ from .processes import Processes
 from .resuming import check_base, check_data, check_settings, is_written_as
 from .run import Run
 from .state import State, load_state, remove_states, saved_steps
-from .stops import ResumeError
+from .stops import OutOfMemoryError, ResumeError, TrainingStoppedError
 
 Resume = Literal["auto", "never", "must"]
 
@@ -88,7 +89,15 @@ def train(
         return _as_reported(state, folder)
     devices = [processes.device] if processes.device.type == "cuda" else []
     with cast(Any, torch.random).fork_rng(devices=devices):  # whoever calls keeps its own random numbers
-        return _train(config, processes, folder, state, told, denoiser, anew=resume == "never")
+        try:
+            return _train(config, processes, folder, state, told, denoiser, anew=resume == "never")
+        except TrainingStoppedError:
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            step = state.step if state is not None else 0  # nothing was trained yet, or ``Run`` would have said it
+            raise OutOfMemoryError(step, processes.device, config.run.batch, step > 0) from error
 
 
 def _train(

@@ -8,6 +8,8 @@ import torch
 
 from .stops import spill
 
+_WORDS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+
 
 def peak(device: torch.device) -> int:
     """Bytes: of a GPU the most that tensors took since ``forget``; of the process now, where there is no count."""
@@ -32,5 +34,7 @@ def spilled(device: torch.device) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says so, on a GPU or (its allocator's words) on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether torch or one of its libraries says so; MPS, cuBLAS and the CPU's allocator do it in words alone."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)

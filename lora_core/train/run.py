@@ -295,11 +295,10 @@ class Run:
         if self.done == 0 or not self.stepper.whole:
             return False
         if self._state_at != self.done:
-            if self.processes.count > 1 and self.meter.pending:
+            if not self.processes.main or (self.processes.count > 1 and self.meter.pending):
                 return False  # to look at losses takes the other processes, and they are somewhere else
             self._look()
-            if self.processes.main:
-                self._keep()
+            self._keep()
             self._state_at = self.done
         return True
 

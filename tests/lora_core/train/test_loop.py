@@ -260,6 +260,24 @@ def test_without_memory_in_the_first_step_there_is_nothing_to_keep(demo: Diffuse
     assert not small_runs.states_of(small_runs.config(tmp_path)).exists()
 
 
+def test_without_memory_for_the_caches_it_is_one_line_too(demo: DiffusersDenoiser, tmp_path: Path):
+    def encode(pixels: Tensor) -> Latents:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB)")
+
+    with pytest.raises(OutOfMemoryError, match="step 1: cpu has no memory left"):
+        train(small_runs.config(tmp_path), denoiser=small_runs.Wrapped(demo, encode_pictures=encode))
+
+
+def test_without_memory_for_the_adapters_too(demo: DiffusersDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def build(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("lora_core.train.loop.build", build)
+
+    with pytest.raises(OutOfMemoryError, match="step 1: cpu has no memory left"):
+        train(small_runs.config(tmp_path), denoiser=demo)
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room for a picture"), OSError(28, "No space left")])
 def test_what_fails_beside_the_steps_does_not_lose_them(error: Exception, demo: DiffusersDenoiser, tmp_path: Path):
     """The last samples fail, and nothing was ever saved on the way."""
