@@ -18,7 +18,7 @@ from ...io.atomic import atomic_file
 from ..config import OutputSection
 from ..events import Progress, Sampled, Watcher
 from .folder import RunFolder
-from .pictures import save_samples
+from .pictures import remove_samples, save_samples
 from .plotting import Series, plot
 
 HEADER = ("step", "name", "value")
@@ -33,7 +33,8 @@ class FileWatcher(Watcher):
     Args:
         folder: of the run.
         output: what is wanted.
-        start: finished steps of the state that the run goes on from, 0 for a new one; later rows are dropped.
+        start: finished steps of the state that the run goes on from, 0 for a new one; later rows and samples are
+            dropped.
     """
 
     def __init__(self, folder: RunFolder, output: OutputSection, start: int = 0) -> None:
@@ -43,6 +44,7 @@ class FileWatcher(Watcher):
         for step, name, value in rows:
             self.series.setdefault(name, {})[step] = value
         _rewrite(folder.csv, rows)
+        remove_samples(folder, start)
         self._file = folder.csv.open("a", encoding="utf-8", newline="")
         self._board = _board(folder, start) if output.tensorboard else None
 

@@ -68,7 +68,7 @@ def draw_sheet(folder: RunFolder, prompts: Sequence[str]) -> Path | None:
         for number, path in moments[step].items():
             picture = ImageOps.contain(_read(path), (_SHEET_SIDE, _SHEET_SIDE))
             sheet.paste(picture, (_GAP + number * side, top + _LABEL))
-    target = folder.samples / f"{folder.name}.png"
+    target = _sheet(folder)
     _write(target, _encoded(sheet, "PNG"))
     return target
 
@@ -83,6 +83,17 @@ def samples_of(folder: RunFolder) -> dict[int, dict[int, Path]]:
     return found
 
 
+def remove_samples(folder: RunFolder, start: int) -> None:
+    """Those after a step, or with 0 those of an older run altogether; the next ones come with a new sheet."""
+    gone = [
+        path for step, pictures in samples_of(folder).items() if not start or step > start for path in pictures.values()
+    ]
+    for path in gone:
+        path.unlink()
+    if gone:
+        _sheet(folder).unlink(missing_ok=True)
+
+
 def last_sample(folder: RunFolder) -> Image | None:
     """The newest picture of the first prompt, for the metadata of a run that goes on."""
     moments = samples_of(folder)
@@ -90,6 +101,10 @@ def last_sample(folder: RunFolder) -> Image | None:
         return None
     newest = moments[max(moments)]
     return _read(newest[min(newest)])
+
+
+def _sheet(folder: RunFolder) -> Path:
+    return folder.samples / f"{folder.name}.png"
 
 
 def _evenly(steps: Sequence[int], count: int) -> list[int]:

@@ -11,6 +11,7 @@ from lora_core.train.config import OutputSection
 from lora_core.train.events import Progress, Sampled
 from lora_core.train.output import FileWatcher, RunFolder
 from lora_core.train.output.curves import read_rows
+from lora_core.train.output.pictures import samples_of
 from lora_core.train.output.plotting import running_mean
 
 
@@ -145,3 +146,27 @@ def test_samples_are_pictures_on_disk_and_in_tensorboard(folder: RunFolder):
         assert picture.getpixel((5, 5)) == (255, 0, 0)
         assert picture.info["prompt"] == "a cat"
     assert any(folder.logs.iterdir())
+
+
+def sampled(watcher: FileWatcher, *steps: int) -> None:
+    for step in steps:
+        watcher.sampled(Sampled(step, ["a cat"], [Image.new("RGB", (64, 48), "red")]))
+    watcher.close()
+
+
+def test_a_new_run_has_no_samples_of_an_older_one(folder: RunFolder):
+    """They would be rows of its sheet, and the thumbnail of a run that draws none."""
+    sampled(FileWatcher(folder, OutputSection(tensorboard=False)), 10, 20)
+
+    FileWatcher(folder, OutputSection(tensorboard=False)).close()
+
+    assert samples_of(folder) == {}
+    assert list(folder.samples.iterdir()) == []
+
+
+def test_a_run_that_goes_on_keeps_the_samples_up_to_its_state(folder: RunFolder):
+    sampled(FileWatcher(folder, OutputSection(tensorboard=False)), 10, 20)
+
+    FileWatcher(folder, OutputSection(tensorboard=False), start=10).close()
+
+    assert list(samples_of(folder)) == [10]
