@@ -27,7 +27,7 @@ def assert_same_end(one: TrainConfig, other: TrainConfig) -> None:
     assert small_runs.differing(small_runs.tensors_of(one), small_runs.tensors_of(other)) == []
 
 
-def interrupted(folder: Path, demo: DiffusersDenoiser, at: int, **sections: Any) -> TrainConfig:
+def interrupted(folder: Path, demo: DiffusersDenoiser | None, at: int, **sections: Any) -> TrainConfig:
     """A run that was cancelled after some steps and called again."""
     config = small_runs.config(folder, "interrupted", **sections)
     first = train(config, watcher=small_runs.CancelAt(at), denoiser=demo)
@@ -66,7 +66,7 @@ def test_a_finished_run_of_ten_steps_goes_on_to_twenty(demo: DiffusersDenoiser, 
 
 WORDS: Sections = {
     "data": {"trigger": "<s1> <s2>"},
-    "tokens": {"names": ["<s1>", "<s2>"], "start": ["food", "<rand-0.017>"], "steps": 4},
+    "tokens": {"names": ["<s1>", "<s2>"], "start": ["food", "<rand-0.017>"], "steps": 3},
 }
 DRAWN: dict[str, Any] = {
     "crop": "random",
@@ -77,19 +77,17 @@ DRAWN: dict[str, Any] = {
     "tag_dropout": 0.3,
     "resolution": 48,
 }
+FEW: Sections = {"network": {"targets": r"regex:(mid_block|up_blocks\.0).*attn1\.to_"}, "run": {"steps": 4}}
 CASES: dict[str, Sections] = {
-    "cosine with warm-up": {"optimizer": {"schedule": "cosine", "warmup": 2}, "run": {"steps": 21}},
-    "restarts": {"optimizer": {"schedule": "cosine_with_restarts", "cycles": 2}},
+    "cosine with warm-up": {"optimizer": {"schedule": "cosine", "warmup": 1}, "run": {"steps": 10}},
     "prodigy": {"optimizer": {"name": "prodigy", "learning_rate": 1.0}},
-    "schedule-free": {"optimizer": {"name": "schedulefree_adamw", "schedule": "constant_with_warmup"}},
     "came": {"optimizer": {"name": "came"}},
     "adafactor": {"optimizer": {"name": "adafactor"}},
     "8-bit adamw": {"optimizer": {"name": "adamw8bit"}, "network": {"rank": 16, "targets": "attention+ff"}},
     "lion": {"optimizer": {"name": "lion", "learning_rate": 1e-4}},
     "8-bit lion": {"optimizer": {"name": "lion8bit", "learning_rate": 1e-4}, "network": {"rank": 16}},
     "sgd with momentum": {"optimizer": {"name": "sgd", "options": {"momentum": 0.9}}},
-    "average": {"optimizer": {"ema": 0.9}},
-    "average of a schedule-free one": {"optimizer": {"name": "schedulefree_adamw", "ema": 0.9}},
+    "average": {"optimizer": {"name": "schedulefree_adamw", "ema": 0.9}},
     "accumulation": {"run": {"accumulate": 2, "batch": 1}},
     "bf16": {"run": {"precision": "bf16"}},
     "checkpointing": {"run": {"checkpointing": True}},
@@ -105,11 +103,11 @@ CASES: dict[str, Sections] = {
     "pissa": {"network": {"start": "pissa"}},
     "olora": {"network": {"start": "olora"}},
     "text encoder for half of the run": {"text_encoder": {"train": True, "until": 0.5, "learning_rate": 1e-3}},
-    "text encoder past the middle": {"text_encoder": {"train": True, "until": 0.9, "learning_rate": 1e-3}},
+    "text encoder to the end": {"text_encoder": {"train": True, "until": 1.0, "learning_rate": 1e-3}},
     "embeddings first": WORDS,
     "embeddings, then adapters, past the change": {
         **WORDS,
-        "tokens": {**WORDS["tokens"], "steps": 2, "keep_training": True},
+        "tokens": {**WORDS["tokens"], "steps": 1, "keep_training": True},
     },
     "embeddings alone": {
         **WORDS,
@@ -117,19 +115,24 @@ CASES: dict[str, Sections] = {
         "network": {"train": False},
     },
     "crops, flips and captions that are drawn": {"data": DRAWN},
-    "noise": {"objective": {"noise_offset": 0.1, "multires_noise": 2, "input_perturbation": 0.1}},
-    "weights of timesteps": {"objective": {"weighting": "min_snr", "loss": "huber", "huber_schedule": "snr"}},
+    "noise and weights of timesteps": {
+        "objective": {
+            **{"noise_offset": 0.1, "noise_offset_random": True, "multires_noise": 2, "input_perturbation": 0.1},
+            **{"weighting": "min_snr", "loss": "huber", "huber_schedule": "snr", "timesteps": "logit_normal"},
+        }
+    },
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_whatever_is_set_the_end_is_the_same(case: str, demo: DiffusersDenoiser, tmp_path: Path):
-    sections = {name: dict(values) for name, values in CASES[case].items()}
-    own = sections.get("run", {})
-    given = None if own.keys() & {"checkpointing", "channels_last"} else demo
+    """Four steps, and two and two, of adapters in some of the modules."""
+    sections = {name: {**FEW.get(name, {}), **CASES[case].get(name, {})} for name in {**FEW, **CASES[case]}}
+    # What a model is loaded with, a run that is given one leaves to it.
+    given = None if sections["run"].keys() & {"checkpointing", "channels_last"} else demo
     whole = small_runs.config(tmp_path, **sections)
     train(whole, denoiser=given)
 
-    halves = interrupted(tmp_path, given, 3, **sections)
+    halves = interrupted(tmp_path, given, 2, **sections)
 
     assert_same_end(whole, halves)
