@@ -5,13 +5,14 @@
     folder/10_sks dog/a.png           kohya: each counts 10 times; `sks dog` where there is no text file
     folder/reg/1_dog/a.png            kohya: pictures of the class
 
-Folders are searched to any depth; what begins with a dot is left out.
+Folders are searched to any depth; what begins with a dot is left out, and so is what runs leave behind: their samples
+would be pictures of the same run when it goes on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +49,12 @@ class Place:
     table: Path | None = None
 
 
-def places(folder: Path) -> Iterator[Place]:
-    """All folders below one that hold pictures or tables, itself first."""
-    yield from _below(Place(folder, "", (), ()), frozenset())
+def places(folder: Path, without: Collection[Path] = ()) -> Iterator[Place]:
+    """All folders below one that hold pictures or tables, itself first, but for those ``without``."""
+    yield from _below(Place(folder, "", (), ()), frozenset(), {path.resolve() for path in without} - {folder.resolve()})
 
 
-def _below(above: Place, seen: frozenset[Path]) -> Iterator[Place]:
+def _below(above: Place, seen: frozenset[Path], without: Collection[Path]) -> Iterator[Place]:
     real = above.path.resolve()
     if real in seen:  # a link to a folder that it lies in
         return
@@ -72,7 +73,7 @@ def _below(above: Place, seen: frozenset[Path]) -> Iterator[Place]:
     if here.images or here.unread or table != above.table:
         yield here
     for entry in entries:
-        if entry.is_dir():
+        if entry.is_dir() and not _is_run(entry) and entry.resolve() not in without:
             named = _KOHYA.fullmatch(entry.name)
             below = Place(
                 entry,
@@ -84,8 +85,12 @@ def _below(above: Place, seen: frozenset[Path]) -> Iterator[Place]:
                 above.prior or entry.name.lower() == "reg",
                 table,
             )
-            yield from _below(below, seen | {real})
+            yield from _below(below, seen | {real}, without)
 
 
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in IMAGES and not path.name.lower().endswith(MASK)
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.suffix == ".run" and (folder / "loss.csv").is_file()

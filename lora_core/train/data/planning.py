@@ -54,10 +54,16 @@ def plan(
     sizes = bucket_sizes(data, size_step)
     if not data.folder:
         raise ConfigError("settings", ["data.folder is not set: give the folder with the pictures"])
-    reading = read_pictures(Path(data.folder), "data.folder", data, select=data.select, templates=templates)
+    folder = Path(data.folder)
+    # One of these folders may lie in another, and each picture is for one thing.
+    apart = [Path(one) for one in (data.prior.folder, validation.folder) if one]
+    reading = read_pictures(folder, "data.folder", data, select=data.select, templates=templates, without=apart)
     if data.prior.folder:
-        prior = Path(data.prior.folder)
-        _join(reading, read_pictures(prior, "data.prior.folder", data, select=data.prior.select, prior=True))
+        prior, others = Path(data.prior.folder), [folder, *apart]
+        _join(
+            reading,
+            read_pictures(prior, "data.prior.folder", data, select=data.prior.select, prior=True, without=others),
+        )
     trained = [picture for picture in reading.pictures if not picture.prior]
     priors = [picture for picture in reading.pictures if picture.prior]
     if not trained:

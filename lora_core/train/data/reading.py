@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +46,7 @@ def read_pictures(
     select: Mapping[str, str],
     templates: Sequence[str] = (),
     prior: bool = False,
+    without: Collection[Path] = (),
 ) -> Reading:
     """All pictures of a folder in the order of their names.
 
@@ -56,6 +57,7 @@ def read_pictures(
         select: columns of the table and their values.
         templates: captions for pictures without one.
         prior: all are pictures of the class.
+        without: folders in it that are for something else.
 
     Raises:
         ConfigError: no folder, no pictures, or pictures without a caption.
@@ -63,8 +65,8 @@ def read_pictures(
     """
     _check_folder(folder, setting)
     reading = Reading()
-    looked = list(places(folder))
-    found = sorted(_found(looked, rules, select, templates, prior, reading.notes), key=lambda each: each.name)
+    looked = list(places(folder, without))
+    found = sorted(_found(looked, rules, select, templates, prior, without, reading.notes), key=lambda each: each.name)
     if not found:
         raise ConfigError(setting, [_no_pictures(folder, looked)])
     _check_captions(folder, found, rules)
@@ -111,6 +113,7 @@ def _found(
     select: Mapping[str, str],
     templates: Sequence[str],
     prior: bool,
+    without: Collection[Path],
     notes: list[str],
 ) -> list[_Found]:
     tables = {place.table: read_table(place.table, rules.text_column, select) for place in looked if place.table}
@@ -145,13 +148,19 @@ def _found(
                 )
             )
     for path, rows in tables.items():
-        if missing := [file for file in rows if file not in used[path]]:
+        elsewhere = [one.resolve() for one in without]
+        absent = [file for file in rows if file not in used[path]]
+        if missing := [file for file in absent if not _is_in(path.parent / file, elsewhere)]:
             raise CorruptFileError(
                 path.name, f"names {_some(missing)}, not in the folder", "Put them there, or take out their rows."
             )
     if unlisted and not select:
         notes.append(f"{_some(unlisted)} left out: not in the metadata")
     return found
+
+
+def _is_in(file: Path, folders: Collection[Path]) -> bool:
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _own_captions(path: Path, row: Row | None, rules: DataSection) -> tuple[str, ...] | None:

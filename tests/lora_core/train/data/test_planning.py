@@ -198,3 +198,57 @@ def test_a_few_training_pictures_are_measured_where_validation_is_asked_for(
     paint_some(tmp_path, 3)
 
     assert len(open_data(tmp_path, validation=validation).train_subset) == measured
+
+
+def test_a_folder_of_the_class_inside_of_the_pictures_is_not_trained_on_as_the_subject(tmp_path: Path):
+    paint_some(tmp_path, 2)
+    paint_some(tmp_path / "class", 3)
+
+    data = open_data(tmp_path, prior={"folder": str(tmp_path / "class"), "caption": "a thing"})
+
+    assert [(each.name, each.prior) for each in data.pictures] == [
+        *((f"p{number}.png", False) for number in range(2)),
+        *((f"p{number}.png", True) for number in range(3)),
+    ]
+
+
+def test_a_reg_folder_that_is_named_too_is_read_once(tmp_path: Path):
+    paint_some(tmp_path, 2)
+    paint_some(tmp_path / "reg", 3)
+
+    data = open_data(tmp_path, prior={"folder": str(tmp_path / "reg")})
+
+    assert sum(each.prior for each in data.pictures) == 3
+    assert len(data.pictures) == 5
+
+
+def test_pictures_inside_of_the_folder_of_the_class(tmp_path: Path):
+    paint_some(tmp_path, 3)
+    paint_some(tmp_path / "subject", 2)
+
+    data = open_data(tmp_path / "subject", prior={"folder": str(tmp_path)})
+
+    assert [each.prior for each in data.pictures] == [False, False, True, True, True]
+
+
+def test_one_folder_for_both_is_told_apart_by_its_table(tmp_path: Path):
+    paint_some(tmp_path, 2)
+    rows = [{"file_name": f"p{number}.png", "text": "x", "of": of} for number, of in enumerate(("it", "class"))]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+
+    data = open_data(tmp_path, select={"of": "it"}, prior={"folder": str(tmp_path), "select": {"of": "class"}})
+
+    assert [(each.name, each.prior) for each in data.pictures] == [("p0.png", False), ("p1.png", True)]
+
+
+def test_a_table_may_name_the_pictures_of_the_validation_below_it(tmp_path: Path):
+    paint_some(tmp_path, 2)
+    paint_some(tmp_path / "held", 1)
+    rows = [{"file_name": file, "text": "x"} for file in ("p0.png", "p1.png", "held/p0.png")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    paint(tmp_path / "held" / "p0.png", seed=7, caption="held out")
+
+    data = open_data(tmp_path, validation={"folder": str(tmp_path / "held")})
+
+    assert [data.pictures[sample.picture].captions for sample in data.held_out] == [("held out",)]
+    assert len(data.pictures) == 3

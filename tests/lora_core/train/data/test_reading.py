@@ -278,3 +278,13 @@ def test_the_order_is_that_of_the_names_whatever_the_disk_says(tmp_path: Path):
         noise((8, 8)).save(tmp_path / name)
 
     assert list(captions(read(tmp_path, caption="x"))) == ["B.png", "a.jpg", "b.png", "in/a.png"]
+
+
+def test_samples_of_a_run_are_no_pictures_to_train_on(tmp_path: Path):
+    """Its folder may lie among the pictures, and a run that goes on reads these again."""
+    paint(tmp_path / "a.png", caption="x")
+    paint(tmp_path / "loras" / "ink.run" / "samples" / "ink-000000-0.png")
+    (tmp_path / "loras" / "ink.run" / "loss.csv").write_text("step,name,value\n", "utf-8")
+    paint(tmp_path / "long.run" / "b.png", caption="a ski slope")
+
+    assert captions(read(tmp_path)) == {"a.png": ("x",), "long.run/b.png": ("a ski slope",)}
