@@ -105,7 +105,7 @@ class Run:
             "parameters": network.trained + sum(row.numel() for row in self._rows()),
             "base_parameters": network.total,
             "pictures": len(data.pictures) - len(data.held_out),
-            "epochs": round(self.done * self.pieces.pictures_a_step / max(1, data.epoch_size), 2),
+            "epochs": round(self.done * self.pieces.pictures_a_step / max(1, data.epoch_draws), 2),
             "steps_per_second": round(self.meter.steps / self.meter.seconds, 3) if self.meter.steps else 0.0,
             "seconds": round(self.meter.seconds, 1),
             "memory_gib": round(self.meter.memory / 2**30, 2),

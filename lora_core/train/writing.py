@@ -83,7 +83,7 @@ class Writer:
             base=base_facts(model.base),
             vae=base_facts(model.vae),
             processes=pieces.processes.count,
-            epoch_size=data.epoch_size,
+            epoch_size=data.epoch_draws,
             held_out=len(data.held_out),
             folders=_folders(pieces),
             tag_frequency=data.tag_frequency(),
@@ -111,4 +111,9 @@ def _folders(pieces: Pieces) -> dict[str, PictureFolder]:
     held_out = set(cast("tuple[int, ...]", plan.held_out))
     trained = [picture for index, picture in enumerate(pieces.data.pictures) if index not in held_out]
     counts = Counter((picture.group, picture.repeats, picture.prior) for picture in trained)
-    return {group: PictureFolder(count, repeats, prior) for (group, repeats, prior), count in counts.items()}
+    found: dict[str, PictureFolder] = {}
+    for (group, repeats, prior), count in counts.items():
+        # A table may give pictures of one folder repeats of their own, and folders of both kinds may share a name.
+        name = group if group not in found else f"{'reg/' if prior else ''}{repeats}_{group}"
+        found[name] = PictureFolder(count, repeats, prior)
+    return found

@@ -83,6 +83,11 @@ class TrainingData:
         return sum(len(indices) for indices in self.plan.pictures_of.values())
 
     @property
+    def epoch_draws(self) -> int:
+        """Draws until an epoch is through: with pictures of the class every second draw is one of them."""
+        return self.epoch_size * (2 if self.plan.priors_of else 1)
+
+    @property
     def held_out(self) -> tuple[Sample, ...]:
         """Pictures that are not trained on: the middle of each, captions as they are written."""
         return self._fixed(self.plan.held_out)
@@ -98,7 +103,8 @@ class TrainingData:
         return digest(self.pictures, self.rules, self.plan)
 
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        return tag_frequency(self.pictures, self.rules)
+        held_out = set(self.plan.held_out)
+        return tag_frequency([each for index, each in enumerate(self.pictures) if index not in held_out], self.rules)
 
     def bucket_info(self) -> dict[str, object]:
         return bucket_info(self.pictures, self.plan)

@@ -56,7 +56,7 @@ class RunFacts:
         base, vae: models that were trained on.
         step: finished steps.
         processes: that share a step.
-        epoch_size: pictures of an epoch, repeats counted.
+        epoch_size: draws of an epoch, repeats and those of the class counted.
         held_out: pictures of the validation.
         folders: of the data, name -> what is in it.
         tag_frequency: folder -> tag -> captions with it.

@@ -11,6 +11,7 @@ import time
 
 from ...architectures import ARCHITECTURES
 from ..config import TrainConfig
+from ..optimizers.rates import warmup_steps
 from .facts import BaseFacts, RunFacts
 
 _MODULES = {"lora": "networks.lora", "dora": "networks.lora", "oft": "networks.oft"}
@@ -38,7 +39,7 @@ def _run(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
         "text_encoder_lr": config.text_encoder.learning_rate if config.text_encoder.train else None,
         "optimizer": f"{optimizer.name}(weight_decay={optimizer.weight_decay},betas={optimizer.betas})",
         "lr_scheduler": optimizer.schedule,
-        "lr_warmup_steps": optimizer.warmup if optimizer.schedule != "constant" else 0,
+        "lr_warmup_steps": warmup_steps(optimizer, run.steps) if optimizer.schedule != "constant" else 0,
         "max_grad_norm": optimizer.clip,
         "num_epochs": facts.epochs(run.steps, pictures),
         "epoch": facts.epochs(facts.step, pictures),

@@ -17,6 +17,7 @@ from lora_core.train.diffusers_denoiser import DiffusersDenoiser
 from lora_core.train.events import Watcher
 from lora_core.train.loop import train
 from lora_core.train.stops import DivergedError
+from painted import paint_some
 
 
 def said(file: Path) -> dict[str, str]:
@@ -45,6 +46,24 @@ def test_what_a_file_says_of_its_run(demo: DiffusersDenoiser, tmp_path: Path):
     assert early["modelspec.thumbnail"] != late["modelspec.thumbnail"]
     # Nothing of this machine.
     assert str(tmp_path) not in "".join(late.values())
+
+
+def test_every_picture_is_counted_whatever_its_repeats_and_folder(demo: DiffusersDenoiser, tmp_path: Path):
+    """Repeats of the rows of a table, and a folder of the class of the same name."""
+    paint_some(tmp_path / "class" / "pictures", 2)
+    config = small_runs.config(
+        tmp_path, run={"steps": 2}, data={"prior": {"folder": str(tmp_path / "class" / "pictures")}}
+    )
+    rows = [{"file_name": f"p{n}.png", "text": "a thing", "repeats": 3 if n == 0 else 1} for n in range(4)]
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+    train(config, denoiser=demo)
+
+    known = said(small_runs.lora_of(config))
+    assert (known["ss_num_train_images"], known["ss_num_reg_images"]) == ("6", "2")
+    assert sorted(one["img_count"] for one in json.loads(known["ss_dataset_dirs"]).values()) == [1, 3]
+    # Half of the four draws are of the six that an epoch has.
+    assert (known["ss_num_epochs"], known["ss_num_batches_per_epoch"]) == ("1", "6")
 
 
 def test_a_run_that_goes_on_is_the_same_session(demo: DiffusersDenoiser, tmp_path: Path):

@@ -139,6 +139,16 @@ def test_tags_are_counted_by_folder(tmp_path: Path):
     assert open_data(tmp_path).tag_frequency() == {"3_cats": {"cat": 2, "red": 1, "blue": 1}, "1_dogs": {"dogs": 1}}
 
 
+def test_tags_of_pictures_that_are_held_out_are_not_counted(tmp_path: Path):
+    for number in range(4):
+        paint(tmp_path / f"{number}.png", seed=number, caption=f"thing {number}")
+
+    data = open_data(tmp_path, validation={"split": 0.5})
+
+    held = {data.pictures[sample.picture].captions[0] for sample in data.held_out}
+    assert set(data.tag_frequency()[tmp_path.name]) == {f"thing {number}" for number in range(4)} - held
+
+
 def test_small_pictures_are_noted(tmp_path: Path):
     paint(tmp_path / "a.png", (40, 40), caption="x")
     paint(tmp_path / "b.png", (100, 100), caption="x")

@@ -63,6 +63,7 @@ def test_values_have_the_forms_that_kohyas_tools_parse(config: TrainConfig):
     assert known["ss_text_encoder_lr"] == "None"
     assert known["ss_steps"] == "6"
     assert known["ss_max_train_steps"] == "20"
+    assert known["ss_lr_warmup_steps"] == "2"  # of a hundred, as many as a tenth of the run
     # A step is 2 x 3 pictures on each of two processes, which is the epoch's twelve.
     assert (known["ss_epoch"], known["ss_num_epochs"], known["ss_num_batches_per_epoch"]) == ("6", "20", "3")
     assert known["ss_num_train_images"] == "60"
