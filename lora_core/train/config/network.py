@@ -56,7 +56,9 @@ class TextEncoderSection(Section):
 
     train: bool = Field(default=False, description="train adapters in the text encoders too")
     rank: int | None = Field(default=None, ge=1, description="as the network's when left out")
-    alpha: float | None = Field(default=None, gt=0, description="as large as the rank when left out")
+    alpha: float | None = Field(
+        default=None, gt=0, description="as the network's when rank is left out too, else as large as the rank"
+    )
     targets: Targets = Field(default="attention+ff", description="as in [network]")
     learning_rate: float = Field(default=1e-5, gt=0, description="of the text encoders' adapters")
     until: float = Field(default=1.0, gt=0, le=1, description="share of the steps after which the text encoders stay")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..config import DataSection, ValidationSection
+from ..config import DataSection, PriorSection, ValidationSection
 from .buckets import bucket_of, bucket_sizes
 from .captions import possible_captions
 from .picture import Picture
@@ -68,6 +68,11 @@ def plan(
     priors = [picture for picture in reading.pictures if picture.prior]
     if not trained:
         raise ConfigError("data.folder", [f"all {len(priors)} pictures are of the class (reg), none is to be learned"])
+    if not priors and data.prior != PriorSection():
+        raise ConfigError(
+            "data.prior",
+            ["there are no pictures of the class: give their data.prior.folder, or a folder `reg` in data.folder"],
+        )
     _check_words(trained, data, words)
     trained, held = _split(trained, validation.split)
     if validation.folder:

@@ -59,7 +59,10 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "a word for modules": (["network.targets=attention+fff"], "network.targets: no group of modules named 'fff': did"),
     "no modules": (["network.targets=[]"], "network.targets: is empty; give words such as attention+ff"),
-    "an expression": (["text_encoder.targets=regex:("], "text_encoder.targets: '(' is no regular expression"),
+    "an expression": (
+        ["text_encoder.train=true", "text_encoder.targets=regex:("],
+        "text_encoder.targets: '(' is no regular expression",
+    ),
     "what to leave out": (["network.exclude=['[']"], "network.exclude: '[' is no regular expression"),
     "starts of nothing": (["tokens.start=['dog']"], "tokens.start: needs tokens.names"),
     "steps of nothing": (["tokens.steps=10"], "tokens.steps: needs tokens.names"),
@@ -112,6 +115,20 @@ CASES: dict[str, tuple[list[str], str]] = {
     "a suffix": (["output.name=ink.safetensors"], "output.name: expected a name without .safetensors"),
     "files of none": (["output.keep=2"], "output.keep: needs output.save_every, which is 0"),
     "no effect": (["objective.shift=3.0"], "objective.shift: has no effect; it is for objective.timesteps shift"),
+    "an eps of lion": (
+        ["optimizer.name=lion", "optimizer.eps=1e-6", "optimizer.learning_rate=1e-5"],
+        "optimizer.eps: has no effect; it is for optimizers that have one: adamw",
+    ),
+    "a warm-up to nowhere": (
+        ["optimizer.schedule=constant", "optimizer.warmup=50"],
+        "optimizer.warmup: has no effect; it is for other schedules than constant",
+    ),
+    "tags that stay anyway": (["data.keep_tokens=2"], "data.keep_tokens: has no effect; it is for data.shuffle_tags"),
+    "a floor of no masks": (["data.mask_floor=0.5"], "data.mask_floor: has no effect; it is for data.masks"),
+    "steps of no buckets": (["data.buckets=false", "data.bucket_step=32"], "data.bucket_step: has no effect"),
+    "rows of no folder": (["validation.select={of='x'}"], "validation.select: has no effect; it is for validation."),
+    "a decay of nothing": (["tokens.norm_decay=0.5"], "tokens.norm_decay: has no effect; it is for tokens.names"),
+    "modules of no text encoder": (["text_encoder.targets=all"], "text_encoder.targets: has no effect"),
     "no text encoder": (["text_encoder.rank=4"], "text_encoder.rank: has no effect; it is for text_encoder.train"),
     "alpha of oft": (
         ["network.type=oft", "network.alpha=8.0"],

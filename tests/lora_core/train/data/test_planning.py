@@ -222,6 +222,15 @@ def test_a_folder_of_the_class_inside_of_the_pictures_is_not_trained_on_as_the_s
     ]
 
 
+@pytest.mark.parametrize("prior", [{"caption": "a thing"}, {"weight": 0.5}, {"select": {"of": "class"}}])
+def test_settings_of_pictures_of_the_class_without_any(tmp_path: Path, prior: dict[str, Any]):
+    """They would keep nothing, and nobody would know."""
+    paint_some(tmp_path, 2)
+
+    with pytest.raises(ConfigError, match=r"data.prior: there are no pictures of the class: give their data.prior.fol"):
+        open_data(tmp_path, prior=prior)
+
+
 def test_a_reg_folder_that_is_named_too_is_read_once(tmp_path: Path):
     paint_some(tmp_path, 2)
     paint_some(tmp_path / "reg", 3)
