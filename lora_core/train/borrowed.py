@@ -15,6 +15,7 @@ from .denoiser import Denoiser
 
 # Integers as wide as a number of so many bytes.
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_AT_ONCE = 1 << 22
 
 
 @contextmanager
@@ -48,9 +49,10 @@ def base_digest(denoiser: Denoiser) -> str:
         for name, tensor in part.state_dict().items():
             if type(tensor) is not Tensor or name.endswith("position_ids"):  # bits of some quantised ones are hidden
                 continue
-            bits = tensor.contiguous().view(_WHOLE[tensor.element_size()])
+            bits = tensor.contiguous().view(_WHOLE[tensor.element_size()]).flatten()
             names.append(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}")
-            sums.append(bits.sum(dtype=torch.int64))
+            # Some at a time: on the CPU a sum in a wider type makes a copy in that type first.
+            sums.append(torch.stack([some.sum(dtype=torch.int64) for some in bits.split(_AT_ONCE)]).sum())
         together = torch.stack([one.to(sums[0].device) for one in sums]) if sums else torch.zeros(0)
         whole.update(json.dumps(names).encode() + cast(Any, together.cpu()).numpy().tobytes())
     return whole.hexdigest()[:32]
