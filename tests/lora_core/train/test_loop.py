@@ -660,7 +660,7 @@ def test_what_a_watcher_is_told_and_when(demo: DiffusersDenoiser, tmp_path: Path
 
     assert order.events == [
         "loading the model",
-        "modules: 56 in denoiser",
+        "modules: 12 in denoiser",
         "caching latents",
         "caching text",
         "validating",
