@@ -52,7 +52,7 @@ def base_digest(denoiser: Denoiser) -> str:
             bits = tensor.contiguous().view(_WHOLE[tensor.element_size()]).flatten()
             names.append(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}")
             # Some at a time: on the CPU a sum in a wider type makes a copy in that type first.
-            sums.append(torch.stack([some.sum(dtype=torch.int64) for some in bits.split(_AT_ONCE)]).sum())
+            sums.append(torch.stack([some.sum(dtype=torch.int64) for some in torch.split(bits, _AT_ONCE)]).sum())
         together = torch.stack([one.to(sums[0].device) for one in sums]) if sums else torch.zeros(0)
         whole.update(json.dumps(names).encode() + cast(Any, together.cpu()).numpy().tobytes())
     return whole.hexdigest()[:32]
