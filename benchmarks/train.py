@@ -195,7 +195,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     print(body)
     if options.write:
-        write_section(f"Training on {options.device}, threads: {options.threads}", body)
+        models = ", ".join(dict.fromkeys(CASES[name].title for name in options.cases))
+        write_section(f"Training on {options.device}: {models}, threads: {options.threads}", body)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
