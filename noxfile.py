@@ -24,7 +24,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
 # What the benchmarks compare with, beside the host's own code. One process runs them all, so one environment has all.
-PEERS = ("accelerate", "diffusers", "peft")
+PEERS = ("accelerate", "diffusers", "matplotlib", "peft", "tensorboard", "tomli-w")
 
 
 def install(session: nox.Session, extra: str) -> None:
