@@ -19,6 +19,7 @@ from .data import Sample
 from .gradients import clip
 from .learning import Learning
 from .network.group import Group
+from .optimizers import stepping_alone
 from .phases import TOKENS, set_phase
 from .pieces import Pieces
 
@@ -85,11 +86,12 @@ class Stepper:
         self.learning.watch(active)
         norm = clip(parameters, pieces.config.optimizer.clip)
         self.whole = False
-        if scaler is None:
-            pieces.optimizer.step()
-        else:
-            scaler.step(pieces.optimizer)
-            scaler.update()
+        with stepping_alone(pieces.optimizer, [group.name for group in active]):
+            if scaler is None:
+                pieces.optimizer.step()
+            else:
+                scaler.step(pieces.optimizer)
+                scaler.update()
         rates = {group["name"]: group["lr"] for group in pieces.optimizer.param_groups}
         pieces.schedule.step()
         pieces.optimizer.zero_grad(set_to_none=True)

@@ -4,7 +4,7 @@ One optimizer is one row of ``OPTIMIZERS``.
 """
 
 from .building import build_optimizer
-from .modes import averaged, optimizer_mode
+from .modes import averaged, optimizer_mode, stepping_alone
 from .rates import build_schedule, warmup_steps
 from .state import flatten_state, load_optimizer, restore_state
 from .table import OPTIMIZERS, OptimizerRow
@@ -19,5 +19,6 @@ __all__ = [
     "load_optimizer",
     "optimizer_mode",
     "restore_state",
+    "stepping_alone",
     "warmup_steps",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -41,3 +41,21 @@ def averaged(optimizer: Optimizer) -> Generator[None, None, None]:
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
+
+
+@contextmanager
+def stepping_alone(optimizer: Optimizer, names: Collection[str]) -> Generator[None, None, None]:
+    """A block in which a schedule-free optimizer knows no other groups of parameters than these.
+
+    It counts the steps of a group whether its parameters have gradients or not, and would weigh the start values of
+    a part that rests as if they had been trained.
+    """
+    groups = cast("list[dict[str, Any]]", optimizer.param_groups)
+    if not callable(getattr(optimizer, "eval", None)):
+        yield
+        return
+    optimizer.param_groups = [group for group in groups if group["name"] in names]
+    try:
+        yield
+    finally:
+        optimizer.param_groups = groups

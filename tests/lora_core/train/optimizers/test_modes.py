@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_core.train.config import OptimizerSection
 from lora_core.train.network.group import Group
-from lora_core.train.optimizers import averaged, build_optimizer, optimizer_mode
+from lora_core.train.optimizers import averaged, build_optimizer, optimizer_mode, stepping_alone
 
 
 def trained(name: str, looks: bool = False) -> tuple[nn.Parameter, torch.optim.Optimizer]:
@@ -76,3 +76,26 @@ def test_other_optimizers_have_one_place(name):
     optimizer_mode(optimizer, "train")
 
     assert torch.equal(weight, before)
+
+
+def test_the_average_of_a_part_that_rests_at_first_begins_when_it_is_trained():
+    """As in pivotal tuning: the words alone, then the adapters."""
+    begin = torch.linspace(-1, 1, 50)
+    words, late, alone = (nn.Parameter(begin.clone()) for _ in range(3))
+    section = OptimizerSection(name="schedulefree_adamw", learning_rate=1e-2)
+    groups = [Group("tokens", [words], 1e-2), Group("denoiser", [late], 1e-2)]
+    both = build_optimizer(section, groups, torch.device("cpu"))
+    other = build_optimizer(section, [Group("denoiser", [alone], 1e-2)], torch.device("cpu"))
+
+    for step in range(10):
+        words.grad = words.detach().clone()
+        if step >= 5:
+            late.grad, alone.grad = late.detach() + step, alone.detach() + step
+            other.step()
+        with stepping_alone(both, ["tokens"] if step < 5 else ["denoiser"]):
+            both.step()
+
+    assert [group["name"] for group in both.param_groups] == ["tokens", "denoiser"]
+    with averaged(both), averaged(other):
+        assert not torch.equal(late, begin)
+        assert torch.equal(late, alone)
