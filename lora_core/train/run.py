@@ -26,8 +26,6 @@ from .stops import DivergedError, NotLearningError, OutOfMemoryError
 from .validation import Validation, in_passes
 from .writing import Writer, check_format
 
-PREPARING = "preparing"
-
 
 class Run:
     """One run; ``go`` does it.
@@ -85,6 +83,8 @@ class Run:
         if self.done == 0:
             self._look_around(first=True)
         self.meter = Meter(pieces)  # its clock begins now
+        if self.done < steps:
+            self.watcher.stage("training", self.done, steps)  # the first look may be minutes away
         while self.done < steps:
             if self._is_cancelled():
                 self._leave_off()
@@ -232,6 +232,9 @@ class Run:
             self.pieces.network.train(False)
             with averaged(self.pieces.optimizer), self.pieces.averages():
                 sampled = draw_samples(self.pieces.denoiser, self.config, self.done, self.watcher)
+            # A part that rests stays where the optimizer's numbers of it are; the next step sets the phase again.
+            for parameter in self.pieces.parameters:
+                parameter.requires_grad_(True)
             self.pieces.denoiser.set_mode("train")
             self.pieces.network.train()
             if sampled.pictures:

@@ -596,6 +596,27 @@ def test_what_is_drawn_and_measured_on_the_way_changes_nothing(demo: DiffusersDe
     assert small_runs.differing(small_runs.tensors_of(plain), small_runs.tensors_of(busy)) == []
 
 
+def test_a_part_that_rests_stays_where_its_optimizer_is(demo: DiffusersDenoiser, tmp_path: Path):
+    """On a GPU what is not trained leaves for the CPU, and an average over both places is none."""
+    seen: list[bool] = []
+
+    def set_mode(mode: str) -> None:
+        if mode == "train":
+            seen.append(any(one.requires_grad for one in demo.parts["text_encoder"].parameters()))
+        demo.set_mode(mode)
+
+    config = small_runs.config(
+        tmp_path,
+        text_encoder={"train": True, "until": 0.5},
+        optimizer={"name": "schedulefree_adamw"},
+        run={"steps": 2},
+        samples={"prompts": ["thing 0"], "steps": 1, "first": False},
+    )
+    train(config, denoiser=small_runs.Wrapped(demo, set_mode=set_mode))
+
+    assert seen == [True, True]  # before the steps, and after the last sample
+
+
 def test_pictures_of_the_class_are_drawn_first_and_trained_on(demo: DiffusersDenoiser, tmp_path: Path):
     seen: list[str] = []
 
