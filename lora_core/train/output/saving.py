@@ -35,6 +35,10 @@ _PENDING = "0" * 64
 # Of values that are not zero, the share that fp16 may flush to zero: a normal distribution loses as many when its
 # deviation is 2e-5, and factors of a LoRA that has learned something are a hundred times larger.
 MOST_FLUSHED = 1e-3
+_BUNDLED = (
+    "diffusers' load_lora_weights takes no file that has embeddings in it, ComfyUI and A1111 do: with output.format = "
+    '"diffusers" they are files of their own'
+)
 # Of inputs: as PEFT has them, and as files do.
 _ROTATIONS = ("peft-oft", "oft2")
 
@@ -119,7 +123,12 @@ def save_lora(
         files = _put(partial, path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    lines = (_flushed(adapter, embeddings, dtype), report.warning if report else "", _passed_over(adapter))
+    lines = (
+        _flushed(adapter, embeddings, dtype),
+        report.warning if report else "",
+        _passed_over(adapter),
+        _BUNDLED if embeddings and not apart else "",
+    )
     return SavedLora(path, files, report, tuple(line for line in lines if line))
 
 

@@ -688,6 +688,7 @@ def test_what_a_watcher_is_told_and_when(demo: DiffusersDenoiser, tmp_path: Path
         "step 0: validation, train, leakage",
         "drawing samples",
         "step 0: 2 pictures",
+        "training",
         "step 2: loss",
         "validating",
         "step 2: validation, train, leakage",

@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import Tensor
 
 import small_runs
 from lora_core.errors import LoomError
+from lora_core.train import writing
 from lora_core.train.diffusers_denoiser import DiffusersDenoiser
 from lora_core.train.events import Watcher
 from lora_core.train.loop import train
+from lora_core.train.output import NotAsTrainedError, save_embeddings
 from lora_core.train.stops import DivergedError
 from painted import paint_some
 
@@ -64,6 +67,20 @@ def test_every_picture_is_counted_whatever_its_repeats_and_folder(demo: Diffuser
     assert sorted(one["img_count"] for one in json.loads(known["ss_dataset_dirs"]).values()) == [1, 3]
     # Half of the four draws are of the six that an epoch has.
     assert (known["ss_num_epochs"], known["ss_num_batches_per_epoch"]) == ("1", "6")
+
+
+def test_embeddings_alone_are_compared_with_what_was_trained(
+    demo: DiffusersDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def worse(embeddings: dict[str, dict[str, Tensor]], *rest: Any) -> tuple[Path, ...]:
+        return save_embeddings({token: {"clip_l": one["clip_l"] + 1} for token, one in embeddings.items()}, *rest)
+
+    monkeypatch.setattr(writing, "save_embeddings", worse)
+    config = small_runs.config(
+        tmp_path, data={"trigger": "<s1>"}, tokens={"names": ["<s1>"]}, network={"train": False}, run={"steps": 2}
+    )
+    with pytest.raises(NotAsTrainedError, match=r"ink.s1.safetensors: embedding <s1> of clip_l: read back, it is ano"):
+        train(config, denoiser=demo)
 
 
 def test_a_run_that_goes_on_is_the_same_session(demo: DiffusersDenoiser, tmp_path: Path):

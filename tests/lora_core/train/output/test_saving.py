@@ -88,6 +88,7 @@ def test_embeddings_are_bundled_in_kohyas_format(train: Train, tmp_path: Path):
     assert saved.files == (tmp_path / "cat.safetensors",)
     assert torch.equal(load_file(saved.path)["bundle_emb.<s1>.clip_l"], TOKEN["<s1>"]["clip_l"])
     assert torch.equal(load_adapter(saved.path).embeddings["<s1>"]["clip_l"].load(), TOKEN["<s1>"]["clip_l"])
+    assert "diffusers' load_lora_weights takes no file that has embeddings in it" in saved.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ def test_embeddings_stand_beside_the_file_in_other_formats(train: Train, tmp_pat
 
     assert tmp_path / name in saved.files
     assert torch.equal(load_file(tmp_path / name)["<s1>"], TOKEN["<s1>"]["clip_l"])
+    assert saved.warnings == ()
 
 
 def test_embeddings_of_two_encoders_are_under_the_encoders_names(tmp_path: Path):
