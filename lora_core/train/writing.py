@@ -12,7 +12,16 @@ from typing import Any, cast
 from PIL.Image import Image
 
 from .optimizers import averaged
-from .output import PictureFolder, RunFacts, SavedLora, base_facts, metadata, save_embeddings, save_lora
+from .output import (
+    PictureFolder,
+    RunFacts,
+    SavedLora,
+    base_facts,
+    check_embeddings,
+    metadata,
+    save_embeddings,
+    save_lora,
+)
 from .output.pictures import last_sample
 from .pieces import Pieces
 from .seeds import number
@@ -53,6 +62,7 @@ class Writer:
                 embeddings = pieces.tokens.embeddings() if pieces.tokens is not None else {}
                 if not pieces.network.parts:
                     files = save_embeddings(embeddings, path, output.dtype)
+                    check_embeddings(files, embeddings)
                     return SavedLora(files[0], files, None, ())
                 deltas = pieces.network.deltas()
                 facts = replace(self._facts, step=step, loss=loss, comment=comment, thumbnail=self._thumbnail())

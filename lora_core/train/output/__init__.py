@@ -6,7 +6,7 @@ events  ── curves      loss.csv, loss.png, TensorBoard's logs
         ── pictures    samples, a sheet of them, the thumbnail
 """
 
-from .checking import CheckReport, NotAsTrainedError, check_saved
+from .checking import CheckReport, NotAsTrainedError, check_embeddings, check_saved
 from .curves import FileWatcher
 from .facts import BaseFacts, PictureFolder, RunFacts, base_facts
 from .folder import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "RunFolder",
     "SavedLora",
     "base_facts",
+    "check_embeddings",
     "check_saved",
     "metadata",
     "save_embeddings",

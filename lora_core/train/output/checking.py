@@ -13,7 +13,7 @@ room for the rounding of float32 in both computations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...adapters.base import AdditiveDelta
 from ...architectures import ARCHITECTURES
-from ...io import TensorDict, TensorSource, open_tensors
+from ...io import TensorDict, TensorFile, TensorRef, TensorSource, open_tensors
 from ...io.dtypes import TORCH_DTYPES
 from ...mapping import map_source, require_complete
 from ...patching import LowRankStep, Patch, apply_patch, bind, fuse
@@ -245,9 +245,29 @@ def _check_embeddings(file: str, adapters: list[Adapter], wanted: Mapping[str, M
                 raise NotAsTrainedError(
                     file, f"embedding {token} of {encoder}", "it was trained, and is not in the file"
                 )
-            expected = trained.detach().cpu().to(TORCH_DTYPES[ref.dtype]).reshape(ref.shape)
-            if not torch.equal(ref.load(), expected):
-                raise NotAsTrainedError(file, f"embedding {token} of {encoder}", "read back, it is another")
+            _check_embedding(file, f"embedding {token} of {encoder}", ref, trained)
+
+
+def check_embeddings(files: Sequence[Path], embeddings: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Read files of embeddings alone, one a token, and compare them with what was trained.
+
+    Raises:
+        NotAsTrainedError: one is missing or another.
+        CorruptFileError: a file cannot be read.
+    """
+    for file, (token, encoders) in zip(files, embeddings.items(), strict=True):
+        with TensorFile(file) as source:
+            for encoder, trained in encoders.items():
+                what, key = f"embedding {token} of {encoder}", token if len(encoders) == 1 else encoder
+                if key not in source:
+                    raise NotAsTrainedError(file.name, what, "it was trained, and is not in the file")
+                _check_embedding(file.name, what, source[key], trained)
+
+
+def _check_embedding(file: str, what: str, ref: TensorRef, trained: Tensor) -> None:
+    expected = trained.detach().cpu().to(TORCH_DTYPES[ref.dtype]).reshape(ref.shape)
+    if not torch.equal(ref.load(), expected):
+        raise NotAsTrainedError(file, what, "read back, it is another")
 
 
 def _files(path: Path) -> list[Path]:
