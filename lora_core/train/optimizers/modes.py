@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def stepping_alone(optimizer: Optimizer, names: Collection[str]) -> Generator[No
     It counts the steps of a group whether its parameters have gradients or not, and would weigh the start values of
     a part that rests as if they had been trained.
     """
-    groups = cast("list[dict[str, Any]]", optimizer.param_groups)
+    groups = optimizer.param_groups
     if not callable(getattr(optimizer, "eval", None)):
         yield
         return

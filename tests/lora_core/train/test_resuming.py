@@ -104,6 +104,7 @@ CASES: dict[str, Sections] = {
     "text encoder for half of the run": {"text_encoder": {"train": True, "until": 0.5, "learning_rate": 1e-3}},
     "text encoder to the end": {"text_encoder": {"train": True, "until": 1.0, "learning_rate": 1e-3}},
     "embeddings first": WORDS,
+    "embeddings first, schedule-free": {**WORDS, "optimizer": {"name": "schedulefree_adamw"}},
     "embeddings, then adapters, past the change": {
         **WORDS,
         "tokens": {**WORDS["tokens"], "steps": 1, "keep_training": True},
