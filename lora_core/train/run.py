@@ -26,6 +26,9 @@ from .stops import DivergedError, NotLearningError, OutOfMemoryError
 from .validation import Validation, in_passes
 from .writing import Writer, check_format
 
+# Launchers kill their processes 30 seconds after an interrupt: how many of these a run may go on without asking.
+PATIENCE = 5.0
+
 
 class Run:
     """One run; ``go`` does it.
@@ -48,6 +51,7 @@ class Run:
         self._state = state
         self._state_at = state.step if state is not None else -1
         self._spilled = False
+        self._ask_every = 1
         self._writer = Writer(pieces)
         if state is not None:
             self._writer.session, self._writer.started = int(state.facts["session"]), float(state.facts["started"])
@@ -166,6 +170,9 @@ class Run:
         if progress is None:
             return
         self.loss = progress.loss
+        if self.processes.count > 1:
+            speed = torch.tensor([progress.steps_per_second], device=self.processes.device)
+            self._ask_every = asking_every(self.processes.gather(speed).min().item(), self.config.run.log_every)
         self.learning.check(last=self.done == self.config.run.steps)
         self.watcher.progress(progress)
         if not self._spilled and (warning := spilled(self.processes.device)):
@@ -200,7 +207,7 @@ class Run:
 
     def _is_cancelled(self) -> bool:
         """All processes have to agree, and asking each other waits for the device: not at every step."""
-        if self.processes.count > 1 and self.done != self.start and not self._is_due(self.config.run.log_every):
+        if self.processes.count > 1 and self.done != self.start and not self._is_due(self._ask_every):
             return False
         return self.processes.any(self.watcher.cancelled())
 
@@ -313,6 +320,11 @@ class Run:
         if message not in self.warnings:
             self.warnings.append(message)
             self.watcher.warned(message)
+
+
+def asking_every(speed: float, log_every: int) -> int:
+    """Steps between two questions of several processes whether to stop; ``speed``: steps a second of the slowest."""
+    return max(1, min(log_every, int(speed * PATIENCE)))
 
 
 def _validation(pieces: Pieces) -> Validation | None:
