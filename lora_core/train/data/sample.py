@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The pictures of one pass, ready for the denoiser. All tensors are on the CPU.
+    """The pictures of one pass, ready for the denoiser. Tensors are on the CPU, but for conditions that no cache holds.
 
     Args:
         samples: what was drawn, in the order of the rows.

@@ -18,7 +18,7 @@ from ..config import DataSection, ValidationSection
 from ..denoiser import Conditions, Denoiser
 from ..events import Watcher
 from .captions import drawn_caption, plain_caption
-from .encoding import Encoding, encode, encode_captions
+from .encoding import Encoding, encode
 from .order import Order
 from .picture import Picture
 from .pixels import view_pixels
@@ -203,7 +203,8 @@ class TrainingData:
 
     def _conditions(self, captions: Sequence[str], denoiser: Denoiser) -> Conditions:
         if not self.text_is_kept:
-            return encode_captions(captions, denoiser)
+            with torch.no_grad():  # left where it is made: a copy to the CPU would wait for the device in each step
+                return denoiser.encode_text(captions)
         kept = [self.encoding.text_of(caption, denoiser) for caption in captions]
         return {name: torch.stack([entry[name] for entry in kept]) for name in kept[0]}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,23 @@ def test_without_prepare_batches_are_the_same(tmp_path: Path):
     assert one.conditions is not None
     assert other.conditions is not None
     assert torch.equal(one.conditions["text"], other.conditions["text"])
+
+
+def test_captions_that_no_cache_holds_are_not_fetched_from_the_device(tmp_path: Path):
+    """That would wait for all that the device has to do, in each step."""
+
+    class Elsewhere(Arithmetic):
+        def encode_text(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+            return {name: tensor.to("meta") for name, tensor in super().encode_text(captions).items()}
+
+    paint_some(tmp_path / "data", 2)
+    data, denoiser = open_data(tmp_path / "data", shuffle_tags=True), Elsewhere()
+    prepared(data, denoiser, tmp_path / "cache")
+
+    batch = batch_of(data, 0, 2, denoiser)
+
+    assert batch.conditions is not None
+    assert batch.conditions["text"].is_meta
 
 
 def test_without_text_there_are_no_conditions(tmp_path: Path):
