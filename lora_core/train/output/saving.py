@@ -27,7 +27,7 @@ from ...io.writer import build_header
 from ...merge.dtypes import CASTS
 from ...stack import Adapter
 from ...types import ModuleKey
-from .checking import CheckReport, check_saved
+from .checking import CheckReport, check_embeddings, check_saved
 from .facts import old_hash
 
 Embeddings = Mapping[str, Mapping[str, Tensor]]
@@ -119,7 +119,7 @@ def save_lora(
             report = check_saved(
                 partial / path.name, deltas, architecture=adapter.architecture, embeddings=inside, weight_of=weight_of
             )
-        save_embeddings(apart, partial / path.name, dtype)
+        check_embeddings(save_embeddings(apart, partial / path.name, dtype), apart)
         files = _put(partial, path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

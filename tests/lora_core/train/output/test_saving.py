@@ -208,3 +208,19 @@ def test_the_user_is_told_of_numbers_that_are_too_small_for_fp16(train: Train, t
 def test_values_that_become_zero_are_counted():
     """Half of fp16's smallest number, 2^-25, rounds to zero; what is zero already does not count, nor does an alpha."""
     assert flushed([torch.tensor([0.0, 2.0**-25, 2.0**-24, 1.0]), torch.tensor(1e-9)]) == (1, 3)
+
+
+def test_embeddings_beside_the_file_are_read_back_too(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from lora_core.train.output import saving
+
+    whole = saving.save_embeddings
+
+    def half(embeddings: saving.Embeddings, beside: Path, dtype: str) -> tuple[Path, ...]:
+        return whole({token: {e: one / 2 for e, one in by.items()} for token, by in embeddings.items()}, beside, dtype)
+
+    monkeypatch.setattr(saving, "save_embeddings", half)
+
+    with pytest.raises(NotAsTrainedError, match="embedding <s1> of clip_l: read back, it is another"):
+        save_lora(train().adapter, TOKEN, tmp_path / "cat.safetensors", "diffusers")
+
+    assert list(tmp_path.iterdir()) == []
