@@ -26,11 +26,15 @@ gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`host` follows from the fixtures; `gpu` is the one mark that a machine may lack the means for."""
     for item in items:
         if {"comfy", "comfy_environment"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.host)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            # The tests with a host share one, so one process runs them all; the others go by file.
+            item.add_marker(pytest.mark.xdist_group("host" if item.get_closest_marker("host") else str(item.path)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
