@@ -92,23 +92,31 @@ def architecture_of(model: str) -> Architecture | None:
 
 
 def settings(
-    case: Case, base: Path, pictures: Path, folder: Path, *, device: str, copied: bool, **sections: Mapping[str, Any]
+    case: Case,
+    base: Path,
+    pictures: Path,
+    folder: Path,
+    *,
+    device: str,
+    precision: str,
+    copied: bool,
+    **sections: Mapping[str, Any],
 ) -> TrainConfig:
     """Ours.
 
     Args:
+        precision: of the frozen weights and of the computation; what is trained is float32.
         copied: as the reference does it: nothing cached, no threads that read ahead, every loss looked at.
         sections: settings on top, ``optimizer={"clip": 0.1}``.
     """
     from lora_core.train.config import parse_config
 
-    small = "bf16" if device.startswith("cuda") else "fp32"
     values: dict[str, dict[str, Any]] = {
-        "model": {"base": str(base), "dtype": small},
+        "model": {"base": str(base), "dtype": precision},
         "data": {"folder": str(pictures), "resolution": case.size, "buckets": False, "crop": "center"},
         "network": {"rank": RANK, "alpha": RANK, "start": "gaussian", "targets": TARGETS},
         "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
-        "run": {"steps": STEPS, "batch": case.batch, "device": device, "precision": small},
+        "run": {"steps": STEPS, "batch": case.batch, "device": device, "precision": precision},
         "output": {"folder": str(folder)},
     }
     if copied:

@@ -88,7 +88,7 @@ def compare(job: Mapping[str, Any], plan: Plan) -> dict[str, float]:
     """
     case, steps, folder = CASES[job["case"]], int(job["steps"]), Path(job["folder"])
     moving = {"learning_rate": RATE, "schedule": "cosine", "warmup": steps, "clip": CLIP}
-    make = partial(settings, case, plan.base, plan.pictures, folder, device=plan.device)
+    make = partial(settings, case, plan.base, plan.pictures, folder, device=plan.device, precision=plan.precision)
     run = {"steps": steps, "seed": SEED}
     ours = _ours(make(copied=True, optimizer=moving, run=run), case.model, plan.pictures)
     theirs = replace(

@@ -50,7 +50,16 @@ def take_turns(
     """
     case, device, folder = CASES[job["case"]], job["device"], Path(job["folder"])
     base, pictures = Path(job["base"]), Path(job["pictures"])
-    config = settings(case, base, pictures, folder, device=device, copied=copied, run={"compile": compiled})
+    config = settings(
+        case,
+        base,
+        pictures,
+        folder,
+        device=device,
+        precision=job["precision"],
+        copied=copied,
+        run={"compile": compiled},
+    )
     denoiser = None
     if graphs:
         denoiser = DiffusersDenoiser.load(config.model, device=device)

@@ -62,6 +62,7 @@ class Plan:
     batch: int
     sdxl: bool = False
     device: str = "cpu"
+    precision: str = "fp32"
     rate: float = 1e-4
     schedule: str = "constant"
     warmup: int = 0
@@ -154,11 +155,10 @@ def train(plan: Plan, more: Callable[[], bool]) -> Outcome:
     from diffusers.optimization import get_scheduler
     from peft import LoraConfig
 
-    gpu = plan.device.startswith("cuda")
-    dtype = torch.bfloat16 if gpu else torch.float32
+    dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     accelerator = Accelerator(
-        cpu=not gpu,
-        mixed_precision="bf16" if gpu else "no",
+        cpu=plan.device == "cpu",
+        mixed_precision="bf16" if plan.precision == "bf16" else "no",
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(plan.logs), logging_dir=str(plan.logs)),
     )

@@ -83,6 +83,7 @@ def plan_of(job: Mapping[str, Any]) -> Plan:
         batch=case.batch,
         sdxl=case.is_sdxl,
         device=job["device"],
+        precision=job["precision"],
     )
 
 

@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers")
 PICTURES = 32
 GIGABYTE = 1e9
 # Of the loss: hundreds of products of float32 in another order. In bf16 a different order of casts is enough.
-ROUNDING = {"cpu": 1e-5, "cuda": 0.02}
+ROUNDING = {"fp32": 1e-5, "bf16": 0.02}
 
 Measured = list[dict[str, float]]
 
@@ -145,8 +146,7 @@ def compared(case: str, files: Mapping[str, str], options: argparse.Namespace, f
     one = Contender(_job(case, files, options, folder, contender="compare", steps=steps))
     found = one.answer()
     one.end()
-    kind = "cuda" if options.device.startswith("cuda") else "cpu"
-    if not found["loss"] < ROUNDING[kind]:
+    if not found["loss"] < ROUNDING[options.precision]:
         raise SystemExit(f"{case}: losses differ by {found['loss']:.1e}: that is not the same work")
     return (
         f"{case}: losses of {steps} steps differ by {found['loss']:.0e} at the most, norms of gradients by "
@@ -157,7 +157,8 @@ def compared(case: str, files: Mapping[str, str], options: argparse.Namespace, f
 
 def _job(case: str, files: Mapping[str, str], options: argparse.Namespace, folder: Path, **more: Any) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    return {"case": case, **files, "folder": str(folder), "device": options.device, "threads": options.threads} | more
+    how = {"device": options.device, "precision": options.precision, "threads": options.threads}
+    return {"case": case, **files, "folder": str(folder)} | how | more
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -183,12 +184,13 @@ def main(arguments: Sequence[str]) -> None:
         [
             f"`{shlex.join(['python', 'benchmarks/train.py', *arguments])}`",
             "",
-            f"LoRA of rank 4, {'bf16' if options.device.startswith('cuda') else 'fp32'}; medians of {options.rounds} "
+            f"LoRA of rank 4, {options.precision}; medians of {options.rounds} "
             f"interleaved rounds, each a turn of about {options.seconds:g} s for every contender; ratios of the same "
             "round, with quartiles; above 1 is faster than the reference.",
             f"{machine(options.device)}; {versions(*PACKAGES)}.",
             "",
             table(head, rows),
+            *_floor(options),
             *(["", "With the reference's settings, noise and timesteps:", ""] if same else []),
             *(f"- {line}" for line in same),
         ]
@@ -199,11 +201,28 @@ def main(arguments: Sequence[str]) -> None:
         write_section(f"Training on {options.device}: {models}, threads: {options.threads}", body)
 
 
+def _floor(options: argparse.Namespace) -> list[str]:
+    """What a GPU can do, beside the column TFLOP/s."""
+    if not options.device.startswith("cuda"):
+        return []
+    size, times = 8192, 20
+    one = torch.randn(size, size, device=options.device, dtype=torch.bfloat16)
+    torch.mm(one, one)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(times):
+        torch.mm(one, one)
+    torch.cuda.synchronize()
+    rate = times * 2 * size**3 / (time.perf_counter() - began) / 1e12
+    return ["", f"TFLOP/s counts what a step has to compute; products of {size} by {size} in bf16 ran at {rate:.0f}."]
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=_words(CASES), help=f"of {', '.join(CASES)}; what suits the device without it")
     parser.add_argument("--contenders", type=lambda text: tuple(text.split(";")), help="other than all, joined by ;")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=tuple(ROUNDING), help="bf16 on a GPU, fp32 elsewhere, without it")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=8, help="of a turn of the reference, about")
@@ -215,6 +234,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     gpu = options.device.startswith("cuda")
     options.cases = options.cases or (("sd15-512", "sdxl-1024") if gpu else ("demo-4", "demo-16", "sd15-256"))
+    options.precision = options.precision or ("bf16" if gpu else "fp32")
     options.contenders = options.contenders or (ON_GPU if gpu else ALONE)
     if "reference" not in options.contenders:
         parser.error("--contenders: the reference must be one of them")
