@@ -45,7 +45,7 @@ def tests(session: nox.Session) -> None:
     host(session)
     # The tests look for the host that was just made, under the same torch.
     # Two processes, one of them with the host: most of a test is Python, which uses one core.
-    parallel = () if {"-n", "-s", "--pdb"} & set(session.posargs) else ("-n", "2", "--dist", "loadgroup")
+    parallel = () if {"-n", "-s", "--pdb"} & set(session.posargs) else ("-n", "2", "--dist", "loadscope")
     env = {"LOOM_TORCH": torch_requirement(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     session.run("pytest", *parallel, *session.posargs, env=env)
 

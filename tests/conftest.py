@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,15 +27,11 @@ gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`host` follows from the fixtures; `gpu` is the one mark that a machine may lack the means for."""
     for item in items:
         if {"comfy", "comfy_environment"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.host)
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            # The tests with a host share one, so one process runs them all; the others go by file.
-            item.add_marker(pytest.mark.xdist_group("host" if item.get_closest_marker("host") else str(item.path)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -43,6 +40,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which a test of the library alone does without
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files go to a process, and all files with a running host to one, so that there is one host a session."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "host" if file in with_host else file
+
+    with_host = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "ComfyHost" in path.read_text("utf-8")
+    }
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
