@@ -13,7 +13,8 @@ The same model, pictures, captions, batch, LoRA (rank 4 on queries, keys, values
 
 Contenders are processes of their own, alive at once; they take turns of a few steps, and each round gives a ratio.
 Loading, caching and the first turn are not in the times. Memory is the most that a process held, from its start: on
-the CPU resident memory, with the pages of mapped files; on a GPU what tensors took.
+the CPU resident memory, with the pages of mapped files (ours reads all weights once, to know what its caches and
+states belong to; the reference never touches the VAE's decoder); on a GPU what tensors took.
 
 Before, both loops are compared (`_train_compare.py`): from the same factors, with the same noise and timesteps, each
 step's loss must be the same but for rounding.
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,11 @@ def rows_of(case: Case, found: Mapping[str, Measured]) -> list[list[str]]:
     for name, turns in found.items():
         seconds, cpu, memory = (statistics.median(turn[key] for turn in turns) for key in ("seconds", "cpu", "memory"))
         pairs = list(zip(found["reference"], turns, strict=True))
-        row = [f"{case.title}, {case.size} px, batch {case.batch}", name, f"{case.batch / seconds:.2f}"]
+        row = [
+            f"{case.title}, {case.size} px, batch {case.batch}",
+            name,
+            f"{case.batch / seconds:.3f}" if seconds > case.batch else f"{case.batch / seconds:.2f}",
+        ]
         row += [f"{seconds:.3f}", f"{cpu:.3f}"]
         row += [_ratio([base[key] / turn[key] for base, turn in pairs]) for key in ("seconds", "cpu")]
         row += [f"{memory / GIGABYTE:.2f}", f"{case.tflop * case.batch / seconds:.1f}" if case.tflop else ""]
@@ -187,7 +193,7 @@ def main(arguments: Sequence[str]) -> None:
             f"LoRA of rank 4, {options.precision}; medians of {options.rounds} "
             f"interleaved rounds, each a turn of about {options.seconds:g} s for every contender; ratios of the same "
             "round, with quartiles; above 1 is faster than the reference.",
-            f"{machine(options.device)}; {versions(*PACKAGES)}.",
+            f"{machine(options.device)}; {versions(*PACKAGES)}; {date.today():%d %B %Y}.",
             "",
             table(head, rows),
             *_floor(options),
