@@ -18,7 +18,8 @@ from host_harness.host import ComfyHost
 ROOT = Path(__file__).resolve().parent.parent
 
 # No test asserts a time, not even that of one example of a property: a loaded machine is no fault.
-settings.register_profile("loom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Each run has the same examples: a rare one that fails belongs to whoever looks for it (`nox -s fuzz`).
+settings.register_profile("loom", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loom")
 
 

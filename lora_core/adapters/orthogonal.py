@@ -31,7 +31,9 @@ class RotationDelta(Delta):
         """Whether no row before this one is mixed with one from it on."""
 
     def apply(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        return weight.clone() if strength == 0 else torch.lerp(weight, self.rotate(weight), strength)
+        if strength == 0 or weight.numel() == 0:
+            return weight.clone()
+        return torch.lerp(weight, self.rotate(weight), strength)
 
     def rows(self, start: int, length: int) -> Delta | None:
         return _Rows(self, start, length) if self.apart(start) and self.apart(start + length) else None

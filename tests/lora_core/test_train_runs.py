@@ -169,7 +169,7 @@ def command(*arguments: str) -> list[str]:
 LINES = re.compile(
     r"alpha 8 / rank 8: .*|loading the model|modules: .*|caching (latents|text)( \(\d+\))?|"
     r"going on from step \d+ of 40|"
-    r"validating|step \d+: train [\d.]+|drawing samples|step \d+: 1 sample|saving|step \d+: saved \S+|"
+    r"training \(40\)|validating|step \d+: train [\d.]+|drawing samples|step \d+: 1 sample|saving|step \d+: saved \S+|"
     r"step \d+/40  loss [\d.]+  [\d.]+ it/s  memory [\d.]+ GiB  left [\d:?]+  rate \S+ \(denoiser\)|"
     r"finished already, at step 40: .*|loom: stopp.*|imported diffusers|quick|"
 )

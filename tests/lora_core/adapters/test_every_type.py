@@ -218,3 +218,15 @@ def test_any_shapes_make_a_delta_that_works_or_one_clear_error(kind: str, data: 
     for parameter, delta in made.items():
         shape = delta.shape_after(parameters[parameter])
         assert delta.apply(torch.ones(shape), 0.5).shape == shape
+
+
+@pytest.mark.parametrize("kind", ["oft2", "diag-oft"])
+def test_a_rotation_of_nothing_is_nothing(kind: str) -> None:
+    """Found by a random shape: a file and a module without a single number."""
+    tensors = {role: torch.zeros([0] * len(shape)) for role, shape in SAMPLES[kind].roles.items()}
+    try:
+        made = deltas(kind, {**tensors, **SAMPLES[kind].values}, {"weight": (0, 0)}, alpha=3.0)
+    except ShapeMismatchError:
+        return
+
+    assert made["weight"].apply(torch.ones(0, 0), 0.5).shape == (0, 0)
