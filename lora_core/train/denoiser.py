@@ -16,7 +16,8 @@ from ..architectures import Architecture
 from .noise_schedule import NoiseSchedule
 
 # What the text encoders make of captions: name -> tensor with the batch first, ``{"text": (b, tokens, width)}``.
-# The names are the denoiser's own; caches and batches keep them as they are. All rows of one denoiser have one shape.
+# The names are the denoiser's own; caches and batches keep them as they are. Rows of different lengths are joined and
+# taken apart by ``conditions``.
 Conditions = Mapping[str, Tensor]
 
 
@@ -86,9 +87,9 @@ class Denoiser(Protocol):
         Args:
             noisy: (b, channels, height, width).
             timesteps: (b,), in the schedule's units.
-            conditions: of ``encode_text``, one row a picture.
-            sizes: (b, 6) float32: original height and width, top and left of the crop, target height and width, in
-                pixels, as SDXL's size conditions; others ignore it.
+            conditions: of ``encode_text``, one row a picture; on the CPU where they come from a cache.
+            sizes: (b, 6) float32 on the CPU: original height and width, top and left of the crop, target height and
+                width, in pixels, as SDXL's size conditions; others ignore it.
 
         Returns:
             the prediction, in the shape of ``noisy``.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .config import DataSection, ObjectiveSection
 from .data import Batch
 from .denoiser import Conditions, Denoiser
+from .moving import move
 from .objective import draw, losses
 from .processes import Processes
 
@@ -46,7 +46,7 @@ class Forward:
         )
         with self.processes.autocast():
             conditions = self.conditions(batch)
-            prediction = self.denoiser.predict(drawn.noisy, drawn.timesteps, conditions, move(batch.sizes, device))
+            prediction = self.denoiser.predict(drawn.noisy, drawn.timesteps, conditions, batch.sizes)
         mask = None if batch.mask is None else move(batch.mask, device)
         each = losses(self.objective, self.denoiser.schedule, prediction, drawn, mask)
         return each * move(batch.weights, device)
@@ -55,11 +55,4 @@ class Forward:
         """From the cache, or from the text encoders, with gradients where they have parameters that want them."""
         if batch.conditions is None:
             return self.denoiser.encode_text(batch.captions)
-        return {name: move(tensor, self.processes.device) for name, tensor in batch.conditions.items()}
-
-
-def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting: pinned memory is copied beside the computation."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        return batch.conditions

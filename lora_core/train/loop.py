@@ -28,7 +28,7 @@ from .processes import Processes
 from .resuming import check_base, check_data, check_settings, is_written_as
 from .run import Run
 from .state import State, load_state, remove_states, saved_steps
-from .stops import OutOfMemoryError, ResumeError, TrainingStoppedError
+from .stops import Cancelled, OutOfMemoryError, ResumeError, TrainingStoppedError
 
 Resume = Literal["auto", "never", "must"]
 
@@ -79,7 +79,7 @@ def train(
     told = watcher or Watcher()
     if not processes.main:
         told = OnlyCancels(told)
-    folder = RunFolder(Path(config.output.folder), config.output.name, config.output.format)
+    folder = RunFolder.of(config.output)
     state = _state_to_go_on_from(config, folder, processes, told, resume)
     if state is not None and _is_finished(state, config, folder):
         told.noted(
@@ -93,6 +93,8 @@ def train(
             return _train(config, processes, folder, state, told, denoiser, anew=resume == "never")
         except TrainingStoppedError:
             raise
+        except Cancelled:  # before the first step
+            return _cancelled_early(folder, state.step if state is not None else 0)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -83,11 +83,15 @@ class DiscreteSchedule:
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """Straight lines between picture and noise; ``timesteps`` are sigma times ``multiplier`` (1000 in SD 3, FLUX)."""
+    """Straight lines between picture and noise; ``timesteps`` are sigma times ``multiplier`` (1000 in SD 3, FLUX).
+
+    ``noise_scale``: the noise is so many times louder, for models that work on pixels (8 in HiDream-O1).
+    """
 
     shift: float = 1.0
     multiplier: float = 1000.0
     prediction: Prediction = "flow"
+    noise_scale: float = 1.0
 
     def timesteps(self, fractions: Tensor) -> Tensor:
         sigma = self.shift * fractions / (1 + (self.shift - 1) * fractions)
@@ -95,17 +99,20 @@ class FlowSchedule:
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         sigma = self._sigma(latents, timesteps)
-        return (1 - sigma) * latents + sigma * noise
+        return (1 - sigma) * latents + sigma * self._scaled(noise)
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return noise - latents
+        return self._scaled(noise) - latents
 
     def snr(self, timesteps: Tensor) -> Tensor:
         sigma = timesteps.float() / self.multiplier
-        return ((1 - sigma) / sigma.clamp_min(torch.finfo(torch.float32).tiny)).square()
+        return ((1 - sigma) / (self.noise_scale * sigma).clamp_min(torch.finfo(torch.float32).tiny)).square()
 
     def levels(self, timesteps: Tensor) -> Tensor:
         return timesteps.float() / self.multiplier
+
+    def _scaled(self, noise: Tensor) -> Tensor:
+        return noise if self.noise_scale == 1 else self.noise_scale * noise
 
     def _sigma(self, like: Tensor, timesteps: Tensor) -> Tensor:
         return (timesteps / self.multiplier).to(like.dtype).view(-1, *[1] * (like.dim() - 1))

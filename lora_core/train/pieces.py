@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -144,7 +143,7 @@ def _build_on(
     pieces = Pieces(
         config,
         processes,
-        RunFolder(Path(config.output.folder), config.output.name, config.output.format),
+        RunFolder.of(config.output),
         denoiser,
         data,
         network,

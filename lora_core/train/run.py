@@ -22,7 +22,7 @@ from .pieces import Pieces
 from .resuming import restore, snapshot
 from .state import State, save_state
 from .stepping import Stepper
-from .stops import DivergedError, NotLearningError, OutOfMemoryError
+from .stops import Cancelled, DivergedError, NotLearningError, OutOfMemoryError
 from .validation import Validation, in_passes
 from .writing import Writer, check_format
 
@@ -50,6 +50,7 @@ class Run:
         self._saved: SavedLora | None = None
         self._state = state
         self._state_at = state.step if state is not None else -1
+        self._prepared = False
         self._spilled = False
         self._ask_every = 1
         self._writer = Writer(pieces)
@@ -67,6 +68,11 @@ class Run:
         """
         try:
             return self._go()
+        except Cancelled:
+            self.pieces.optimizer.zero_grad(set_to_none=True)  # of the step that was not finished
+            if self._prepared:
+                self._leave_off()
+            return False
         except (DivergedError, NotLearningError):
             raise
         except Exception as error:
@@ -84,6 +90,7 @@ class Run:
         self._introduce()
         if not self._prepare():
             return False
+        self._prepared = True
         if self.done == 0:
             self._look_around(first=True)
         self.meter = Meter(pieces)  # its clock begins now

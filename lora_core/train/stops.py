@@ -15,6 +15,13 @@ from torch import Tensor
 from ..errors import LoomError
 
 
+class Cancelled(Exception):
+    """A denoiser raises it out of its work when somebody wants the run to end; state and weights are then saved.
+
+    For hosts that end work wherever it is. Of one process: the others would wait for it.
+    """
+
+
 class TrainingStoppedError(LoomError, RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 

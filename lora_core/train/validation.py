@@ -19,7 +19,7 @@ from torch import Tensor
 from .config import ValidationSection
 from .data import Batch, Sample
 from .denoiser import Denoiser
-from .forward import move
+from .moving import move
 from .processes import Processes
 from .seeds import generator
 
@@ -85,13 +85,11 @@ class Validation:
         return error.flatten(1).mean(dim=1)
 
     def _predict(self, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        device = self.processes.device
         with self.processes.autocast():
             conditions = batch.conditions
             if conditions is None:
                 conditions = self.denoiser.encode_text(batch.captions)
-            conditions = {name: move(tensor, device) for name, tensor in conditions.items()}
-            return self.denoiser.predict(noisy, timesteps, conditions, move(batch.sizes, device))
+            return self.denoiser.predict(noisy, timesteps, conditions, batch.sizes)
 
     def _noise(self, name: str, batch: Batch) -> Tensor:
         """One draw a picture, so that the size of a pass changes no number."""
@@ -103,7 +101,7 @@ class Validation:
         """Mean over captions and timesteps of the squared change of the prediction, on noise alone."""
         device = self.processes.device
         noisy = torch.randn((1, *first.mean.shape[1:]), generator=generator(self.seed, "leakage")).to(device)
-        sizes = move(first.sizes[:1], device)
+        sizes = first.sizes[:1]
         total = 0.0
         for prompt in self.section.prompts:
             for fraction in self.section.timesteps:

@@ -90,7 +90,7 @@ class Writer:
         return RunFacts(
             architecture=pieces.denoiser.architecture.name,
             prediction=pieces.denoiser.schedule.prediction,
-            base=base_facts(model.base),
+            base=base_facts(getattr(pieces.denoiser, "base", model.base)),
             vae=base_facts(model.vae),
             processes=pieces.processes.count,
             epoch_size=data.epoch_draws,

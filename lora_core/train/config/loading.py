@@ -25,7 +25,7 @@ from .unused import unused
 
 Table = dict[str, Any]
 
-FOLDERS = ("data.folder", "data.cache", "data.prior.folder", "validation.folder", "output.folder")
+FOLDERS = ("data.folder", "data.cache", "data.prior.folder", "validation.folder", "output.folder", "output.runs")
 FILES = ("network.continue_from",)
 # Hub ids look like paths: these are paths only where something is there.
 PERHAPS_PATHS = ("model.base", "model.vae", "model.pipeline")

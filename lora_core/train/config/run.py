@@ -54,6 +54,7 @@ class OutputSection(Section):
     folder: str = Field(
         default="loras", description="where the file goes, and beside it <name>.run with state, samples, curves"
     )
+    runs: str = Field(default="", description="where <name>.run goes, when not beside the file")
     name: str = Field(
         default="lora", min_length=1, pattern=r"^[^/\\]+$", description="name of the file, without .safetensors"
     )

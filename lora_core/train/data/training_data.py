@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..conditions import joined
 from ..config import DataSection, ValidationSection
 from ..denoiser import Conditions, Denoiser
 from ..events import Watcher
@@ -205,8 +206,7 @@ class TrainingData:
         if not self.text_is_kept:
             with torch.no_grad():  # left where it is made: a copy to the CPU would wait for the device in each step
                 return denoiser.encode_text(captions)
-        kept = [self.encoding.text_of(caption, denoiser) for caption in captions]
-        return {name: torch.stack([entry[name] for entry in kept]) for name in kept[0]}
+        return joined([self.encoding.text_of(caption, denoiser) for caption in captions])
 
     def _mask(self, samples: Sequence[Sample], mean: Tensor) -> Tensor | None:
         if self.rules.masks == "none":

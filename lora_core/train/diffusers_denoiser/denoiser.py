@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ...types import DENOISER
 from ..config import ModelSection
 from ..denoiser import Conditions, Latents
+from ..moving import move
 from ..noise_schedule import NoiseSchedule
 from . import sampling, text, vae
 from .family import architecture_of
@@ -123,9 +124,9 @@ class DiffusersDenoiser:
     def predict(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions, sizes: Tensor) -> Tensor:
         device, more = noisy.device, dict[str, Any]()
         if self._loaded.is_sdxl:
-            pooled = conditions["pooled"].to(device, self._dtype)
-            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.to(device, torch.float32)}
-        states = conditions["text"].to(device, self._dtype)
+            pooled = move(conditions["pooled"], device).to(self._dtype)
+            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": move(sizes, device).float()}
+        states = move(conditions["text"], device).to(self._dtype)
         unet: Any = self._loaded.unet
         prediction: Tensor = unet(
             noisy.to(self._dtype), timesteps, encoder_hidden_states=states, return_dict=False, **more

@@ -7,6 +7,8 @@
 <folder>/<name>.run/logs/            for TensorBoard
 <folder>/<name>.run/loss.csv, loss.png, config.toml
 <folder>/<name>.run/cache/           latents and text, unless the settings name another place
+
+The settings may name another folder for ``<name>.run``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...convert import FOLDERS
+from ..config import OutputSection
 
 _DIGITS = 6
 
@@ -29,6 +32,7 @@ class RunFolder:
         folder: ``output.folder``.
         name: ``output.name``.
         format: ``output.format``: LoRAs are folders in PEFT's.
+        runs: ``output.runs``: where the run's own folder is; None for beside the LoRA.
 
     >>> RunFolder(Path("loras"), "ink").lora(500).as_posix()
     'loras/ink-000500.safetensors'
@@ -37,10 +41,16 @@ class RunFolder:
     folder: Path
     name: str
     format: str = "kohya"
+    runs: Path | None = None
+
+    @classmethod
+    def of(cls, output: OutputSection) -> RunFolder:
+        """The folder that the settings name."""
+        return cls(Path(output.folder), output.name, output.format, Path(output.runs) if output.runs else None)
 
     @property
     def run(self) -> Path:
-        return self.folder / f"{self.name}.run"
+        return (self.runs or self.folder) / f"{self.name}.run"
 
     @property
     def state(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,14 @@ from lora_core.train.events import Progress, Sampled, Watcher
 from lora_core.train.loop import train
 from lora_core.train.output import saving
 from lora_core.train.output.checking import NotAsTrainedError
-from lora_core.train.stops import DivergedError, NotLearningError, OutOfMemoryError, ResumeError, TrainingStoppedError
+from lora_core.train.stops import (
+    Cancelled,
+    DivergedError,
+    NotLearningError,
+    OutOfMemoryError,
+    ResumeError,
+    TrainingStoppedError,
+)
 from painted import Told, paint_some
 
 Predict = Callable[[Tensor, Tensor, Conditions, Tensor], Tensor]
@@ -516,6 +524,58 @@ def test_cancelled_while_samples_are_drawn(demo: DiffusersDenoiser, tmp_path: Pa
     pictures = sorted(file.name for file in (tmp_path / "out" / "ink.run" / "samples").glob("ink-*.png"))
     assert pictures == ["ink-000003-0.png"]
     assert train(config, denoiser=demo).finished
+
+
+def cancels_at_call(demo: DiffusersDenoiser, number: int) -> Predict:
+    """A model that ends the n-th of its passes, as hosts do that look for their cancel button in every layer."""
+    calls = itertools.count(1)
+
+    def predict(*arguments: Any) -> Tensor:
+        made = demo.predict(*arguments)
+        if next(calls) == number:
+            raise Cancelled
+        return made
+
+    return predict
+
+
+def test_cancelled_inside_of_a_step_the_steps_before_it_are_kept(demo: DiffusersDenoiser, tmp_path: Path):
+    """Two passes a step: the first gradient of the third step is there when the second pass ends."""
+    sections: dict[str, Any] = {"run": {"accumulate": 2, "batch": 1}}
+    config = small_runs.config(tmp_path, **sections)
+
+    result = train(config, denoiser=small_runs.Wrapped(demo, predict=cancels_at_call(demo, 6)))
+    assert (result.path, result.steps, result.finished) == (small_runs.lora_of(config, 2), 2, False)
+    assert train(config, denoiser=demo, resume="must").finished
+
+    whole = small_runs.config(tmp_path, "whole", **sections)
+    train(whole, denoiser=demo)
+    assert small_runs.differing(small_runs.last_state(config).tensors, small_runs.last_state(whole).tensors) == []
+    assert small_runs.losses_of(config) == small_runs.losses_of(whole)
+
+
+def test_cancelled_by_the_model_while_caches_are_filled(demo: DiffusersDenoiser, tmp_path: Path):
+    def encode(captions: Sequence[str]) -> Conditions:
+        raise Cancelled
+
+    config = small_runs.config(tmp_path)
+
+    result = train(config, denoiser=small_runs.Wrapped(demo, encode_text=encode))
+
+    assert (result.path, result.steps, result.finished) == (None, 0, False)
+    assert train(config, denoiser=demo).finished
+
+
+def test_the_runs_own_folder_may_be_elsewhere(demo: DiffusersDenoiser, tmp_path: Path):
+    """Hosts list every file of their folder of LoRAs: states and caches are none."""
+    config = small_runs.config(tmp_path, output={"runs": str(tmp_path / "runs")}, data={"cache": ""}, run={"steps": 2})
+
+    result = train(config, denoiser=demo)
+
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["ink.safetensors"]
+    assert {"state", "cache", "loss.csv"} <= {file.name for file in (tmp_path / "runs" / "ink.run").iterdir()}
+    assert result.report["folder"] == str(tmp_path / "runs" / "ink.run")
+    assert train(config, denoiser=demo).report == result.report  # finished: the state was found
 
 
 def test_a_run_that_goes_on_and_is_cancelled_at_once_leaves_all_as_it_was(demo: DiffusersDenoiser, tmp_path: Path):

@@ -96,3 +96,12 @@ def test_snr_of_flow_is_one_half_way_and_zero_in_noise():
 
     assert schedule.snr(torch.tensor([500.0, 1000.0, 200.0])).tolist() == pytest.approx([1, 0, 16])
     assert schedule.snr(torch.tensor([0.0])).item() == float("inf")
+
+
+def test_louder_noise_is_louder_in_the_picture_and_in_what_is_predicted():
+    schedule = FlowSchedule(noise_scale=8.0)
+    latents, noise, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0), torch.tensor([500.0])
+
+    assert schedule.add_noise(latents, noise, half).item() == 0.5 * 1 + 0.5 * 8 * 2
+    assert schedule.target(latents, noise, half).item() == 8 * 2 - 1
+    assert schedule.snr(half).item() == pytest.approx(1 / 64)

@@ -168,10 +168,10 @@ def test_what_works_is_let_through(sets: list[str]):
 
 
 def test_what_a_preset_sets_and_a_change_makes_useless_is_no_fault():
-    assert faults("objective.timesteps=uniform", preset="flux-style") == []
+    assert faults("objective.weighting=none", preset="sdxl-style") == []
     assert faults("network.type=oft", preset="sdxl-subject") == []
-    assert faults("objective.timesteps=uniform", "objective.shift=2.0", preset="flux-style") == [
-        "objective.shift: has no effect; it is for objective.timesteps shift"
+    assert faults("objective.weighting=none", "objective.gamma=2.0", preset="sdxl-style") == [
+        "objective.gamma: has no effect; it is for objective.weighting min_snr or soft_min_snr"
     ]
 
 

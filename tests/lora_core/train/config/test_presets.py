@@ -60,7 +60,7 @@ def test_trusted_values():
     assert not sd15.text_encoder.train
     assert (scale(sdxl.network), sdxl.objective.weighting, sdxl.objective.gamma) == (0.5, "min_snr", 5.0)
     assert sdxl.run.precision == "bf16"
-    assert flux.objective.timesteps == "shift"
+    assert flux.objective.timesteps == "logit_normal"
     assert {made.optimizer.learning_rate for made in (sd15, sdxl, flux)} == {1e-4}
 
 
