@@ -3,7 +3,8 @@
 `prepare()` is used by nox and by pytest's fixtures alike. It needs nothing but the standard library and
 `packaging`, and costs nothing when what it would make is there already.
 
-`COMFYUI_PATH` names a checkout to use instead; it runs under `COMFYUI_PYTHON`, or under this interpreter.
+`COMFYUI_PATH` names a checkout to use instead; it runs under `COMFYUI_PYTHON`, or under this interpreter, which then
+has to have ComfyUI's requirements and the pack's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CARRIED = "vendor/ComfyUI/"
 TEMPLATES = "comfyui-workflow-templates"
 RECIPE = "1"  # raise it when the steps below change in a way that their inputs do not show
 SHIM = Path(__file__).with_name("torchvision_shim.py")
+PACK_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 Say = Callable[[str], None]
 
@@ -124,7 +126,8 @@ def _unpack(archive: Path, target: Path) -> None:
 
 def _python_for(comfy: Path, extra: Sequence[str], say: Say) -> Path:
     requirements = (comfy / "requirements.txt").read_text()
-    inputs = [RECIPE, sys.version, sys.base_prefix, torch_requirement(), requirements, SHIM.read_text(), *extra]
+    texts = [requirements, *_lines(PACK_REQUIREMENTS.read_text()), SHIM.read_text()]
+    inputs = [RECIPE, sys.version, sys.base_prefix, torch_requirement(), *texts, *extra]
     key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:12]
     home = cache_dir() / f"host-{key}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -137,12 +140,14 @@ def _python_for(comfy: Path, extra: Sequence[str], say: Say) -> Path:
 
 
 def _make(home: Path, python: Path, requirements: str, extra: Sequence[str], say: Say) -> None:
-    say(f"making the host's environment (a few minutes, once): {torch_requirement()}, ComfyUI's requirements")
+    what = f"{torch_requirement()}, ComfyUI's requirements, the pack's"
+    say(f"making the host's environment (a few minutes, once): {what}")
     shutil.rmtree(home, ignore_errors=True)  # left by a run that was stopped: an environment cannot be moved into place
     _run([sys.executable, "-m", "venv", str(home)])
     _install(python, *_requirements(requirements), *extra)
     _install(python, "--no-deps", *_templates(requirements))
     _install(python, "--no-deps", *_template_parts(home))
+    _install_pack_requirements(home, python)
     # Both come as builds for one torch and one CUDA only, and only torchvision says so in its metadata.
     if _import_fault(python, "torchvision"):
         say("torchvision does not fit this torch: putting the shim in")
@@ -157,8 +162,26 @@ def _make(home: Path, python: Path, requirements: str, extra: Sequence[str], say
 
 def _requirements(text: str) -> list[str]:
     """ComfyUI's own list without the workflow templates, whose media are several hundred MB."""
+    return [line for line in _lines(text) if Requirement(line).name != TEMPLATES]
+
+
+def _lines(text: str) -> list[str]:
+    """A requirements file without comments."""
     lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
-    return [line for line in lines if line and Requirement(line).name != TEMPLATES]
+    return [line for line in lines if line]
+
+
+def _install_pack_requirements(home: Path, python: Path) -> None:
+    """As a user's manager does: without our constraint, so that what would change a user's torch is found here."""
+    before = _version(home, "torch")
+    _run([str(python), "-m", "pip", "install", "--quiet", "-r", str(PACK_REQUIREMENTS)])
+    if (after := _version(home, "torch")) != before:
+        raise RuntimeError(f"{PACK_REQUIREMENTS} changes the host's torch from {before} to {after}: it must not")
+
+
+def _version(home: Path, package: str) -> str:
+    (found,) = distributions(name=package, path=[str(path) for path in _site_packages(home)])
+    return found.version
 
 
 def _templates(text: str) -> list[str]:
