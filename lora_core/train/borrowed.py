@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .denoiser import Denoiser
 
@@ -36,18 +36,26 @@ def borrowed(denoiser: Denoiser) -> Generator[None, None, None]:
             cast(Any, module)._compiled_call_impl = compiled
 
 
-@torch.no_grad()
 def base_digest(denoiser: Denoiser) -> str:
-    """Of the weights that adapters go on, before they do: names, and the sum of each tensor's bits as whole numbers.
+    """Of the weights that adapters go on, before they do, and of what latents and conditions depend on."""
+    whole = hashlib.sha256(weights_digest(denoiser.parts).encode())
+    whole.update(f"{denoiser.vae_fingerprint} {denoiser.text_fingerprint}".encode())
+    return whole.hexdigest()[:32]
 
+
+@torch.no_grad()
+def weights_digest(parts: Mapping[str, nn.Module], without: tuple[str, ...] = ("position_ids",)) -> str:
+    """Of names, and the sum of each tensor's bits as whole numbers, in 32 characters.
+
+    ``without`` tensors whose names end so: some versions of libraries store ids of positions, others do not.
     Such sums are exact, so every device finds the same ones, in one pass over the memory.
     """
     whole = hashlib.sha256()
-    for component, part in denoiser.parts.items():
+    for component, part in parts.items():
         names: list[str] = []
         sums: list[Tensor] = []
         for name, tensor in part.state_dict().items():
-            if type(tensor) is not Tensor or name.endswith("position_ids"):  # bits of some quantised ones are hidden
+            if type(tensor) is not Tensor or name.endswith(without):  # bits of some quantised ones are hidden
                 continue
             bits = tensor.contiguous().view(_WHOLE[tensor.element_size()]).flatten()
             names.append(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}")

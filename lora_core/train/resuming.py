@@ -127,8 +127,8 @@ def check_base(state: State, base: str, path: Path) -> None:
     """Raise ResumeError where the model is another one of the same name; ``base``: of ``base_digest``."""
     if state.facts.get("base", base) != base:
         raise ResumeError(
-            f"{path}: the base model is not the one that the run was begun with: its weights are others. Put it back, "
-            f"choose another output.name, or start anew with --fresh"
+            f"{path}: the base model is not the one that the run was begun with: its weights are others, or those of "
+            f"its text encoders or VAE. Put it back, choose another output.name, or start anew with --fresh"
         )
 
 

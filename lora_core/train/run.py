@@ -71,6 +71,7 @@ class Run:
         except Cancelled:
             self.pieces.optimizer.zero_grad(set_to_none=True)  # of the step that was not finished
             if self._prepared:
+                self.pieces.denoiser.set_mode("train")  # it may have been in the middle of something else
                 self._leave_off()
             return False
         except (DivergedError, NotLearningError):

@@ -68,14 +68,14 @@ class Dropouts:
     def draw(self, seed: int, step: int) -> None:
         """The masks of a step."""
         for layer in self._scaled:
-            out = fraction(seed, "module", "dropout", step, self.component, layer.path) < self.section.module_dropout
+            out = fraction(seed, "module", "dropout", step, self.component, layer.name) < self.section.module_dropout
             layer.peft.scaling[NAME] = 0.0 if out else layer.scale
         if not self._masked:
             return
         rank_dropout = self.section.rank_dropout
         drawn = torch.ones(len(self._mask))
         for one in self._masked:
-            of = ("dropout", step, self.component, one.layer.path)
+            of = ("dropout", step, self.component, one.layer.name)
             mine = drawn[one.start : one.start + one.ranks + (one.layer.kind == "dora")]
             if rank_dropout:
                 kept = torch.rand(one.ranks, generator=generator(seed, *of)) >= rank_dropout

@@ -49,7 +49,7 @@ def inject(module: nn.Module, plans: Sequence[Plan], section: NetworkSection, wh
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             take_out(module)
             raise ConfigError(where, [f"PEFT cannot put a {section.type} into this model: {error}"]) from error
-    layers = [Layer(plan.path, _kind(section), module.get_submodule(plan.path)) for plan in plans]
+    layers = [Layer(plan.path, _kind(section), module.get_submodule(plan.path), plan.name) for plan in plans]
     for layer in layers:
         layer.peft.train()
         layer.base.train(flags[layer.path])

@@ -42,11 +42,13 @@ class Layer:
         path: in its model.
         kind: of the adapter.
         peft: PEFT's layer, which calls the module itself as its ``base_layer``.
+        name: that random numbers of it follow from.
     """
 
     path: str
     kind: Kind
     peft: Any
+    name: str
 
     @property
     def base(self) -> nn.Module:

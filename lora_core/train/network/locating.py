@@ -38,6 +38,16 @@ def places(denoiser: Denoiser, component: str) -> PlaceOf:
         if location is None:
             return None
         block = denoiser.architecture.block(ModuleKey(component, location.path))
-        return Place(location.path, block if component == DENOISER else "")
+        return Place(location.path, block if component == DENOISER else "", _name(denoiser, component, location, path))
 
     return place_of
+
+
+def _name(denoiser: Denoiser, component: str, location: Location, path: str) -> str:
+    """Of a module for random numbers: whatever library made the model, a seed gives the same adapter.
+
+    It is diffusers' name where there is one, and without what transformers 5 left out of the names of CLIPs.
+    """
+    own = denoiser.architecture.component(component)
+    module = own.modules.get(location.path) if own and location.slice is None else None
+    return ((module.diffusers if module else "") or path).removeprefix("text_model.")

@@ -18,10 +18,17 @@ ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the family says of a module: its canonical path, and its block ("base" outside of blocks)."""
+    """What the family says of a module.
+
+    Args:
+        path: canonical.
+        block: "base" outside of blocks.
+        name: that random numbers of it follow from, the same in every library; "" for the library's path.
+    """
 
     path: str
     block: str
+    name: str = ""
 
 
 # library's path -> Place; None where the family has no such module, so that no file could hold its change.
@@ -36,11 +43,13 @@ class Plan:
         path: of the module in its model.
         rank: for OFT the size of a block.
         alpha: scale is alpha / rank.
+        name: that random numbers of it follow from.
     """
 
     path: str
     rank: int
     alpha: float
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ def plan(
             continue
         rank, alpha = _size(section, place.block, kernel)
         if rank > 0:
-            plans.append(Plan(path, rank, alpha))
+            plans.append(Plan(path, rank, alpha, place.name or path))
     _check_list(section.targets, seen, f"{where}.targets")
     if not plans:
         reason = "the family has no names for them, so no file could hold them" if nameless else _there_are(seen)

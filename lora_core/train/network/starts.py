@@ -1,4 +1,4 @@
-"""Values at the start, functions of the seed and the module's path alone.
+"""Values at the start, functions of the seed and the module's name alone.
 
 | start | down | up |
 |---|---|---|
@@ -60,14 +60,14 @@ def set_start(layer: Layer, section: NetworkSection, seed: int, component: str) 
             continue
         values = torch.zeros(tensor.shape)
         if name not in _ZERO:
-            random = generator(seed, "start", component, layer.path, name)
+            random = generator(seed, "start", component, layer.name, name)
             if section.start == "gaussian":
                 nn.init.normal_(values, std=1 / layer.rank, generator=random)
             else:
                 nn.init.kaiming_uniform_(values, a=sqrt(5), generator=random)
         tensor.data.copy_(values)
     if section.start == "orthogonal":
-        _orthogonal(layer, generator(seed, "start", component, layer.path))
+        _orthogonal(layer, generator(seed, "start", component, layer.name))
     if section.start in FROM_THE_BASE and layer.weight.dim() == 2:
         _from_the_base(layer, section.start)
     if layer.kind == "dora":

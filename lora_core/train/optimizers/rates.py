@@ -1,4 +1,4 @@
-"""The learning rate over a run, by diffusers' schedules."""
+"""The learning rate over a run, by transformers' schedules, which diffusers' are made of."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def build_schedule(section: OptimizerSection, optimizer: Optimizer, steps: int) 
 
     Every group keeps its own rate, all rates are multiplied by the same factor. ``constant`` has no warm-up.
     """
-    from diffusers.optimization import get_scheduler
+    from transformers.optimization import get_scheduler
 
+    own: dict[str, dict[str, float]] = {
+        "cosine_with_restarts": {"num_cycles": section.cycles},
+        "polynomial": {"power": section.power},
+    }
     return get_scheduler(
         section.schedule,
         optimizer,
         num_warmup_steps=warmup_steps(section, steps),
         num_training_steps=steps,
-        num_cycles=section.cycles,
-        power=section.power,
+        scheduler_specific_kwargs=own.get(section.schedule),
     )

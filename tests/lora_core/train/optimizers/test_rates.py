@@ -54,7 +54,7 @@ def test_cycles_and_power_are_used():
     assert first[50] == pytest.approx(1e-4)
 
     first, _ = rates(100, schedule="polynomial", warmup=0, power=2.0)
-    # Down to 1e-7, diffusers' own end.
+    # Down to 1e-7, transformers' own end.
     assert first[50] == pytest.approx(1e-7 + (1e-4 - 1e-7) / 4)
 
 

@@ -1,0 +1,73 @@
+"""Captions -> what the host's CLIP makes of them, one row of tensors each.
+
+A row holds what a CONDITIONING of the host does, under the names that its models ask for: ``cross_attn``,
+``pooled_output``, ``attention_mask`` and what else a family has. Tensors are as the host gives them, with its batch of
+one in front.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy import model_management
+from torch import Tensor
+
+from ..lora_core.errors import ConfigError
+from ._host_cancel import cancellable
+
+Row = dict[str, Tensor]
+
+_BRACKET = re.compile(r"(?<!\\)([()])")
+
+
+def literal(caption: str) -> str:
+    """A caption whose brackets are brackets: in a prompt of the host they are weights."""
+    return _BRACKET.sub(r"\\\1", caption)
+
+
+def encode(clip: Any, captions: Sequence[str]) -> list[Row]:
+    """Through the host's own loading, without gradients."""
+    rows: list[Row] = []
+    for caption in captions:
+        with torch.inference_mode(), cancellable():
+            found = clip.encode_from_tokens(clip.tokenize(literal(caption)), return_pooled=True, return_dict=True)
+        rows.append({name: tensor.clone() for name, tensor in _row(found).items()})
+    return rows
+
+
+def encode_held(clip: Any, captions: Sequence[str]) -> list[Row]:
+    """With gradients: the CLIP is loaded, and no model is to be moved."""
+    stage, device = clip.cond_stage_model, clip.patcher.load_device
+    rows: list[Row] = []
+    for caption in captions:
+        stage.reset_clip_options()
+        if clip.layer_idx is not None:
+            stage.set_clip_options({"layer": clip.layer_idx})
+        stage.set_clip_options({"execution_device": device})
+        with cancellable(), model_management.cuda_device_context(device):
+            made = stage.encode_token_weights(clip.tokenize(literal(caption)))
+        rows.append(_row({"cond": made[0], "pooled_output": made[1], **(made[2] if len(made) > 2 else {})}))
+    return rows
+
+
+def check_clip(clip: Any) -> None:
+    """Raise ConfigError for a CLIP whose conditions depend on the step of sampling."""
+    if getattr(clip, "apply_hooks_to_conds", None) is not None or getattr(clip.patcher, "forced_hooks", None):
+        raise ConfigError("CLIP", ["it has hooks that change it while a picture is sampled: connect one without"])
+
+
+def _row(found: Mapping[str, Any]) -> Row:
+    row: Row = {}
+    for name, value in found.items():
+        name = "cross_attn" if name == "cond" else name
+        if isinstance(value, Tensor):
+            row[name] = value
+        elif isinstance(value, (bool, int, float)):
+            row[name] = torch.tensor(value)
+        elif value is not None and name != "hooks":
+            fault = f"it gives {name} as {type(value).__name__}, which cannot be kept for training"
+            raise ConfigError("CLIP", [f"{fault}: this family cannot be trained here"])
+    return row
