@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from host_harness import models
+from host_harness import models, reduced_models
 from host_harness.environment import HostEnvironment, prepare
 from host_harness.host import ComfyHost
 
@@ -78,6 +78,26 @@ def keys() -> Path:
 @pytest.fixture(scope="session")
 def sd15_checkpoint(keys: Path) -> Path:
     return models.sd15_checkpoint(keys)
+
+
+@pytest.fixture(scope="session")
+def sd15_reduced() -> Path:
+    return reduced_models.sd15_reduced()
+
+
+@pytest.fixture(scope="session")
+def sdxl_reduced() -> Path:
+    return reduced_models.sdxl_reduced()
+
+
+@pytest.fixture(scope="session")
+def flux_reduced() -> reduced_models.FlowModel:
+    return reduced_models.flux_reduced()
+
+
+@pytest.fixture(scope="session")
+def sd3_reduced() -> reduced_models.FlowModel:
+    return reduced_models.sd3_reduced()
 
 
 @pytest.fixture(scope="session")

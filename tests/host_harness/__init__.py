@@ -37,7 +37,8 @@ Without a server, code that runs where `comfy` can be imported (`calculate_weigh
         text = comfy_environment.run_code("import sys, comfy.lora; print(sys.argv[1])", str(tmp_path / "in"))
 
 Other fixtures: `repository` (Path), `keys` (Path: LOOM_KEYS or ../shared/keys, skips when missing),
-`sd15_checkpoint` (Path of a full-size random SD 1.5 checkpoint in the cache).
+`sd15_checkpoint` (Path of a full-size random SD 1.5 checkpoint in the cache), `sd15_reduced` and `sdxl_reduced` (Paths
+of small ones), `flux_reduced` and `sd3_reduced` (FlowModel; `.loaders(comfy)` gives the nodes model, clip and vae).
 
 Outside pytest (the demo): `ComfyHost(prepare(), repository=ROOT)` is a context manager; needs websocket-client only
 for prompts, Pillow and numpy only for images.

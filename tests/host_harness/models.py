@@ -32,7 +32,6 @@ def sd15_checkpoint(keys: Path) -> Path:
 
 def _write(inventory: Path, path: Path) -> None:
     import torch
-    from safetensors.torch import save_file
 
     content = json.loads(inventory.read_text())
     optional = set(content.get("optional", []))
@@ -42,6 +41,13 @@ def _write(inventory: Path, path: Path) -> None:
         for name, shape in content["tensors"].items()
         if name not in optional
     }
+    save(tensors, path)
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file that is there whole or not at all."""
+    from safetensors.torch import save_file
+
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
     os.close(descriptor)
     try:
