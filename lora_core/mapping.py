@@ -90,12 +90,19 @@ def map_source(source: TensorSource, architecture: str | None = None, prefer: st
         if scheme.split not in grouped:
             grouped[scheme.split] = group_keys(source, scheme, split)
         candidates.append(_Candidate(scheme, grouped[scheme.split]))
-    rows = [ARCHITECTURES.get(architecture)] if architecture else list(ARCHITECTURES)
+    rows = [ARCHITECTURES.get(architecture)] if architecture else _rows(prefer)
     best, groups = _best_fit(source, candidates, rows, prefer)
     if not best.deltas or (architecture is None and _made_for_another(best, groups, source)):
         _refuse(source, candidates, best, groups, forced=architecture is not None)
     drop_repeats(best, groups)
     return Adapter(tuple(best.deltas), source.metadata, best.report(source), embeddings=groups.embeddings)
+
+
+def _rows(prefer: str | None) -> list[Architecture]:
+    """The table, and in front of it a model's own family where it is of none in the table."""
+    rows = list(ARCHITECTURES)
+    own = [ARCHITECTURES.get(prefer)] if prefer and prefer not in ARCHITECTURES.names else []
+    return own + rows
 
 
 def detect_formats(source: TensorSource) -> tuple[Format, ...]:

@@ -20,6 +20,7 @@ from comfy.weight_adapter import WeightAdapterBase
 from ..lora_core import Stack, Target
 from ..lora_core.adapters import Delta, Factors
 from ..lora_core.architectures import ARCHITECTURES, Architecture
+from ..lora_core.architectures.own import own_family
 from ..lora_core.architectures.recognise import DENOISER_PART, encoders_of, nearest, part_of, parts_of, recognise
 from ..lora_core.architectures.spec import parameter_name
 from ..lora_core.errors import ConfigError
@@ -98,7 +99,7 @@ def read_model(model: Any, clip: Any) -> HostModel | None:
     """Names and shapes of what is connected, and its family; None when nothing is connected.
 
     Raises:
-        ConfigError: MODEL, or a CLIP alone, is of no family in ``ARCHITECTURES``.
+        ConfigError: a CLIP alone is of no family in ``ARCHITECTURES``.
     """
     if model is None and clip is None:
         return None
@@ -119,14 +120,15 @@ def _shapes(module: Any) -> dict[str, Shape]:
 
 
 def _family(shapes: Mapping[str, Shape], parts: Set[str]) -> Architecture:
-    """The family of the MODEL, or of a CLIP alone."""
+    """The family of the MODEL, its own one where it is of none in the table, or that of a CLIP alone."""
     if family := recognise(shapes, parts):
         return family
-    name = "MODEL" if DENOISER_PART in parts else "CLIP"
-    row, fitting, total = nearest(shapes, {DENOISER_PART} if name == "MODEL" else parts)
+    if DENOISER_PART in parts:
+        return own_family(shapes, parts)
+    row, fitting, total = nearest(shapes, parts)
     known = f"its family is none of the {len(ARCHITECTURES)} that this version knows"
     near = f"{row.title} comes nearest, {fitting} of its {total} modules are there" if fitting else "none comes near"
-    raise ConfigError(name, [known, f"{near}. Load a model of another family, or report this one"])
+    raise ConfigError("CLIP", [known, f"{near}. Load a model of another family, or report this one"])
 
 
 def patched(host: HostModel, stack: Stack) -> tuple[Any, Any, Binding]:

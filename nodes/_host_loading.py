@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from comfy import model_management
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ._host_cancel import cancellable
@@ -41,7 +42,8 @@ class Holding:
         self._originals: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
         self._layers: list[tuple[nn.Module, str, nn.Module]] = []
         self._changed: dict[tuple[int, str], Tensor] = {}
-        self._wrapped: list[nn.Module] = []
+        self._wrapped: list[tuple[nn.Module, Any]] = []
+        self._hooks: list[Any] = []
 
     def hold(self) -> None:
         """Loaded and ready to be trained; other models leave the device."""
@@ -62,7 +64,8 @@ class Holding:
             self._originals.append((place, name, original, usable))
         if self._checkpointing:
             self._wrap()
-        model_management.in_training = True
+        self._hooks = [norm.register_forward_pre_hook(_copied) for part in self.parts.values() for norm in norms(part)]
+        model_management.in_training = True  # the host then uses kernels that have a gradient
 
     def lend(self) -> None:
         """As the host knows it."""
@@ -70,9 +73,14 @@ class Holding:
             return
         self.held = False
         model_management.in_training = False
-        for module in self._wrapped:
+        for module, forward in self._wrapped:
             del module.forward
+            if forward is not None:  # another pack's
+                module.forward = forward
         self._wrapped.clear()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
         for place, name, original, usable in self._originals:
             if usable.data_ptr() != original.data_ptr():  # some starts of adapters take a part out of the base
                 self._changed[id(place), name] = usable.data
@@ -113,8 +121,8 @@ class Holding:
     def _wrap(self) -> None:
         for part in self.parts.values():
             for block in blocks(part):
+                self._wrapped.append((block, vars(block).get("forward")))
                 block.forward = partial(_again, block.forward)  # type: ignore[method-assign]
-                self._wrapped.append(block)
 
 
 def trainable(tensor: Tensor) -> Tensor:
@@ -143,6 +151,22 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     return [block for block in found if any(True for _ in block.parameters())]
 
 
+def norms(module: nn.Module) -> list[nn.Module]:
+    """What keeps its input for the gradient while blocks of the host's transformers go on adding to it in place.
+
+    UNets add to nothing that is kept.
+    """
+    if isinstance(module, UNetModel):
+        return []
+    return [one for one in module.modules() if "norm" in type(one).__name__.lower()]
+
+
+def _copied(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    if not (torch.is_grad_enabled() and inputs and isinstance(inputs[0], Tensor) and inputs[0].requires_grad):
+        return None
+    return (inputs[0].clone(), *inputs[1:])
+
+
 def _again(forward: Any, *arguments: Any, **named: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
@@ -151,6 +175,11 @@ def _again(forward: Any, *arguments: Any, **named: Any) -> Any:
 
     def run(*arguments: Any, **named: Any) -> Any:
         with cancellable():  # the second time it is called out of the backward pass
-            return forward(*arguments, **named)
+            # The second time it has to begin with the same numbers, whatever the block does to its inputs.
+            return forward(*map(_fresh, arguments), **{name: _fresh(value) for name, value in named.items()})
 
     return checkpoint(run, *arguments, use_reentrant=False, **named)
+
+
+def _fresh(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_floating_point() else value

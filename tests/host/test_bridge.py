@@ -232,17 +232,13 @@ def test_the_weight_of_base_is_that_of_the_text_encoders_too(said: Any) -> None:
 
 
 def test_the_family_is_that_of_all_that_is_connected(said: Any) -> None:
-    *known, strange, alone = said["families"]
+    *known, own, alone = said["families"]
     assert known == ["sdxl", "sd15", "sdxl", "sdxl", "sd15", "sd15"]
     assert said["foreign"] == [
         ["t5xxl of the CLIP is no text encoder of SD 1.5: it stays as it is"],
         ["clip_g of the CLIP is no text encoder of SD 1.5: it stays as it is"],
     ]
-    assert re.fullmatch(
-        r"MODEL: its family is none of the \d+ that this version knows; SD 1\.5 comes nearest, (\d+) of its (\d+) "
-        r"modules are there\. Load a model of another family, or report this one",
-        strange,
-    )
+    assert re.fullmatch(r"own_[0-9a-f]{12}", own)  # a model of no family is one of its own
     assert alone == (
         f"CLIP: its family is none of the {len(ARCHITECTURES)} that this version knows; none comes near. "
         "Load a model of another family, or report this one"

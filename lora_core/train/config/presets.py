@@ -33,6 +33,24 @@ def preset_values(name: str) -> Table:
     return _over({}, PRESETS[name].values)
 
 
+def preset_for(architecture: str, purpose: str) -> str:
+    """The preset of a model family, by its name in ``ARCHITECTURES``, for a purpose: ``style``, ``subject``, ...
+
+    Variants have that of the family whose name theirs begins with. Of the rest, transformers share one.
+
+    Raises:
+        UnknownNameError: no such purpose.
+    """
+    if purpose not in _PURPOSES:
+        raise UnknownNameError("purpose", purpose, tuple(_PURPOSES))
+    alike = [model for model in _MODELS if architecture == model or architecture.startswith(f"{model}_")]
+    return f"{max(alike, key=len, default=_ALIKE.get(architecture, 'dit'))}-{purpose}"
+
+
+# UNets of other names than the family that they were made of.
+_ALIKE = {"ssd_1b": "sdxl", "segmind_vega": "sdxl"}
+
+
 def _over(below: Mapping[str, Any], *layers: Mapping[str, Any]) -> Table:
     """Sections joined key by key; later layers win."""
     result: Table = {section: dict(values) for section, values in below.items()}

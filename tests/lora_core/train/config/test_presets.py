@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lora_core.architectures import ARCHITECTURES
+from lora_core.errors import UnknownNameError
 from lora_core.train.config import PRESETS, TrainConfig, parse_config
 from lora_core.train.config.effective import effective_rate, scale, scale_note
-from lora_core.train.config.presets import preset_values
+from lora_core.train.config.presets import preset_for, preset_values
 
 PURPOSES = ("style", "subject", "character")
 
@@ -120,3 +121,25 @@ def test_the_note_says_it_in_words():
     )
     assert "finds its own" in scale_note(config("sdxl-prodigy").network, config("sdxl-prodigy").optimizer)
     assert scale_note(config(network={"type": "oft"}).network, made.optimizer) == ""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "preset"),
+    [
+        ("sd15", "sd15-style"),
+        ("sdxl", "sdxl-style"),
+        ("sdxl_refiner", "sdxl-style"),
+        ("segmind_vega", "sdxl-style"),
+        ("flux_schnell", "flux-style"),
+        ("flux2", "dit-style"),
+        ("lumina2", "dit-style"),
+        ("loom_demo", "loom_demo-style"),
+    ],
+)
+def test_every_family_has_a_preset(architecture: str, preset: str):
+    assert preset_for(architecture, "style") == preset
+
+
+def test_a_purpose_that_is_none_is_told_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="style"):
+        preset_for("sd15", "stile")

@@ -1,0 +1,104 @@
+"""One training in the host, from the node's inputs to the engine's result."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import folder_paths
+from comfy import model_management
+
+from ..lora_core.errors import MissingExtraError
+from ..lora_core.train.loop import Resume, TrainResult, train
+from ..lora_core.train.output import RunFolder
+from ..lora_core.train.pieces import open_data
+from ._bridge import read_model
+from ._host_denoiser import HostDenoiser
+from ._train_config import Own, compose, compute_dtype, with_prompts
+from ._train_result import viewed
+from ._train_types import Dataset, TrainSettings
+from ._train_watcher import HostWatcher
+
+# Pictures that are drawn on the way where nobody gave prompts.
+PROMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of it: the engine's result, the folder of the run, the LoRA's name in the host's list, notes."""
+
+    result: TrainResult
+    folder: RunFolder
+    name: str
+    notes: tuple[str, ...]
+
+
+def run(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    dataset: Dataset,
+    settings: TrainSettings | None,
+    own: Own,
+    resume: str,
+    base: str,
+    node: str | None,
+) -> Done:
+    """Train; MODEL, CLIP and VAE are left as they came.
+
+    Args:
+        model, clip, vae: of the graph.
+        dataset, settings, own: what is wanted.
+        resume: of the engine.
+        base: of the metadata.
+        node: id in the graph.
+
+    Raises:
+        as ``lora_core.train.loop.train``.
+    """
+    _check_installed()
+    host = read_model(model, clip)
+    assert host is not None  # a MODEL is connected
+    config = compose(own, dataset, settings, host.architecture.name, model, clip)
+    folder = RunFolder.of(config.output)
+    name = Path(os.path.relpath(folder.lora(), folder_paths.get_folder_paths("loras")[0])).as_posix()
+    watcher = HostWatcher(node, folder, name, viewed)
+    model_management.unload_all_models()
+    denoiser = HostDenoiser(
+        model,
+        clip,
+        vae,
+        text_encoders=config.text_encoder.train,
+        dtype=compute_dtype(config),
+        checkpointing=config.run.checkpointing,
+        base=base,
+    )
+    try:
+        config = with_prompts(config, _captions(config, denoiser))
+        result = train(config, watcher=watcher, resume=cast(Resume, resume), denoiser=denoiser)
+    finally:
+        denoiser.close()
+    watcher.send("ended", finished=result.finished, step=result.steps)
+    return Done(replace(result), folder, name, tuple(watcher.notes))
+
+
+def _captions(config: Any, denoiser: HostDenoiser) -> list[str]:
+    """Some that pictures have, held out ones first."""
+    data = open_data(config, denoiser.size_step, denoiser.latent_step)
+    try:
+        order = [*data.plan.held_out, *range(len(data.pictures))]
+        captions = [data.pictures[index].captions[0] for index in order if data.pictures[index].captions]
+        return [caption for caption in dict.fromkeys(captions) if caption][:PROMPTS]
+    finally:
+        data.close()
+
+
+def _check_installed() -> None:
+    """One line that names what is missing, before anything is loaded."""
+    import importlib.util
+
+    for package in ("peft", "accelerate", "matplotlib", "tomli_w"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package.replace("_", "-"), "train", "training a LoRA")

@@ -1,0 +1,333 @@
+"""The host's MODEL, CLIP and VAE as the engine's model: the same losses as through diffusers, and nothing left behind.
+
+No server: one process of the host's Python trains the demo model in several ways, and says what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import small_runs
+from host_harness.environment import HostEnvironment
+from lora_core.train.diffusers_denoiser import DiffusersDenoiser
+from lora_core.train.loop import train
+
+pytestmark = pytest.mark.host
+
+# Runs that are made through both: name -> sections. All see two captions in a batch.
+RUNS: dict[str, dict[str, Any]] = {
+    "denoiser": {"network": {"targets": "attention+ff+proj+conv", "conv_rank": 2}, "run": {"steps": 6}},
+    "text": {
+        "network": {"targets": "attention"},
+        "text_encoder": {"train": True, "learning_rate": 1e-3},
+        "data": {"caption_dropout": 0.3, "latents": "mean"},
+        "run": {"steps": 4},
+    },
+    "objective": {
+        "objective": {"weighting": "min_snr", "noise_offset": 0.1},
+        "network": {"start": "pissa", "targets": "attention"},
+    },
+}
+
+CODE = r"""
+import asyncio, importlib, importlib.util, json, shutil, sys
+from pathlib import Path
+import torch, comfy.model_management, comfy.sample, comfy.samplers
+
+root, folder, runs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+spec = importlib.util.spec_from_file_location("pack_x_y", root / "__init__.py")
+pack = sys.modules["pack_x_y"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+asyncio.run(pack.comfy_entrypoint())
+def part(name):
+    return importlib.import_module("pack_x_y." + name)
+files, demo_model = part("nodes._files"), part("nodes._demo_model")
+HostDenoiser = part("nodes._host_denoiser").HostDenoiser
+bridge, core = part("nodes._bridge"), part("lora_core")
+parse, loop, Watcher = part("lora_core.train.config").parse_config, part("lora_core.train.loop"), part("lora_core.train.events").Watcher
+stops, state = part("lora_core.train.stops"), part("lora_core.train.state")
+interrupt = comfy.model_management.interrupt_current_processing
+said = {}
+
+def traces(demo):
+    "All that a training might leave in the host's models."
+    found = {}
+    for name, model in (("model", demo.model.model), ("clip", demo.clip.cond_stage_model), ("vae", demo.vae.first_stage_model)):
+        for path, module in model.named_modules():
+            found[name, path] = type(module), module.training, len(module._forward_hooks), "forward" in vars(module)
+        for path, one in (*model.named_parameters(), *model.named_buffers()):
+            found[name, path, "tensor"] = id(one), one.requires_grad, one.is_inference(), one.double().sum().item()
+    for patcher in (demo.model, demo.clip.patcher):
+        found[id(patcher)] = len(patcher.patches), len(patcher.object_patches), patcher.patches_uuid
+    found["training"] = comfy.model_management.in_training
+    loaded = [one.model for one in comfy.model_management.current_loaded_models]
+    found["loaded"] = len([one for one in loaded if "model_sampling" in one.object_patches])
+    return found
+
+def differing(before, after, objects=True):
+    kept = lambda key, found: found[1:] if key[-1:] == ("tensor",) and not objects else found
+    names = [key for key in {**before, **after} if isinstance(key, tuple)]
+    rest = [key for key in {**before, **after} if not isinstance(key, tuple)]
+    wrong = [key for key in names if kept(key, before.get(key, ())) != kept(key, after.get(key, ()))]
+    return sorted(map(str, wrong + [key for key in rest if before.get(key) != after.get(key)]))
+
+def config(name, place="host", **sections):
+    whole = json.loads(json.dumps(runs[name]))
+    for section, values in sections.items():
+        whole.setdefault(section, {}).update(values)
+    whole["output"] |= {"folder": str(folder / place / name)}
+    whole["data"]["cache"] = str(folder / "host_cache")
+    return parse(whole)
+
+def train(config, demo, watcher=None, change=None, **more):
+    with torch.inference_mode(False), torch.enable_grad():
+        denoiser = HostDenoiser(demo.model, demo.clip, demo.vae, text_encoders=config.text_encoder.train, **more)
+        if change is not None:
+            change(denoiser)
+        try:
+            return loop.train(config, watcher=watcher, denoiser=denoiser)
+        finally:
+            denoiser.close()
+
+def tensors(config):
+    saved = Path(config.output.folder) / f"{config.output.name}.run" / "state"
+    return state.load_state(saved, state.saved_steps(saved)[-1]).tensors
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+with torch.inference_mode():
+    demo = demo_model.load_demo(files.DEMO_MODEL, files.DEMO_MODEL)
+    comfy.model_management.load_models_gpu([demo.model, demo.clip.patcher])
+    comfy.model_management.unload_all_models()
+    before = traces(demo)
+    for name in runs:
+        result = train(config(name), demo)
+        said[name] = {"finished": result.finished, "steps": result.steps, "warnings": result.report["warnings"]}
+    said["left behind"] = differing(before, traces(demo))
+
+    # Checkpointing computes the same twice.
+    again = config("denoiser", "checkpointed")
+    train(again, demo, checkpointing=True)
+    once, twice = tensors(config("denoiser")), tensors(again)
+    said["checkpointed"] = max((once[name] - twice[name]).abs().max().item() for name in once if once[name].numel())
+    said["left behind by checkpointing"] = differing(before, traces(demo))
+
+    # The host's cancel button, out of the depth of a pass, of a checkpoint's second pass, and of a sample.
+    for kind, calls in (("pass", 5), ("again", 11), ("sample", 3)):
+        sections = {"samples": {"prompts": ["a red thing"], "steps": 2, "every": 3, "first": False}}
+        cancelled = config("objective", f"cancelled_{kind}", **sections)
+        seen = []
+        def press(denoiser):
+            if kind == "sample":
+                plain = denoiser.sample
+                def sample(*arguments, **named):
+                    interrupt(True)
+                    return plain(*arguments, **named)
+                denoiser.sample = sample
+                return
+            block = denoiser._parts["denoiser"].middle_block[1]
+            forward = block.forward
+            def pressing(*arguments, **named):
+                seen.append(1)
+                if len(seen) == calls:
+                    interrupt(True)
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                return forward(*arguments, **named)
+            block.forward = pressing
+            said.setdefault("blocks", []).append(block)
+        stopped = train(cancelled, demo, change=press, checkpointing=kind == "again")
+        interrupt(False)
+        for block in said.pop("blocks", []):
+            vars(block).pop("forward", None)
+        finished = train(cancelled, demo, checkpointing=kind == "again")
+        whole = config("objective", f"whole_{kind}", **sections)
+        train(whole, demo, checkpointing=kind == "again")
+        said["cancelled in a " + kind] = [
+            stopped.finished, stopped.steps > 0, stopped.path is not None and stopped.path.exists(), finished.finished,
+            equal(tensors(cancelled), tensors(whole)), differing(before, traces(demo)),
+        ]
+
+    # An error of the model leaves as little.
+    def breaks(denoiser):
+        def predict(*arguments):
+            raise RuntimeError("broken")
+        denoiser.predict = predict
+    try:
+        train(config("text", "broken"), demo, change=breaks)
+    except RuntimeError as error:
+        said["broken"] = [str(error), differing(before, traces(demo))]
+
+    def no_memory(denoiser):
+        plain = denoiser.predict
+        seen = []
+        def predict(*arguments):
+            seen.append(1)
+            if len(seen) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return plain(*arguments)
+        denoiser.predict = predict
+    try:
+        train(config("text", "no_memory"), demo, change=no_memory)
+    except stops.OutOfMemoryError as error:
+        said["no memory"] = [str(error), error.saved, differing(before, traces(demo))]
+
+    # LoRAs of the graph are part of the frozen weights.
+    stack = core.Stack((core.StackEntry(core.load_adapter(files.DEMO_LORAS / "demo_style_high_contrast.safetensors"), core.Strengths(1.0, 1.0)),))
+    styled = demo._replace(model=bridge.patched(bridge.read_model(demo.model, demo.clip), stack)[0])
+    longer = {"run": {"steps": 8}}
+    noise, sizes = torch.randn(2, 16, 8, 8), torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
+    def asked(demo, captions=("red heart", "a (blue) box"), rows=slice(None)):
+        with torch.inference_mode(False), torch.no_grad():
+            denoiser = HostDenoiser(demo.model, demo.clip, demo.vae)
+            try:
+                given = denoiser.encode_text(list(captions))
+                return denoiser.predict(noise.clone()[rows], torch.tensor([300, 700])[rows], given, sizes.clone()[rows])
+            finally:
+                denoiser.close()
+    plain, with_style = asked(demo), asked(styled)
+    said["the graph's LoRA counts"] = (plain - with_style).abs().max().item() > 0.1
+    # Weights that it patched the host puts back as new objects, whoever loaded them.
+    said["left behind by the graph's LoRA"] = differing(before, traces(demo), objects=False)
+    try:
+        train(config("denoiser", **longer), styled)
+        said["another base"] = ""
+    except stops.ResumeError as error:
+        said["another base"] = str(error)
+
+    # Each picture has its own caption, and brackets are brackets.
+    alone = torch.cat([asked(demo, ("red heart",), slice(0, 1)), asked(demo, ("a (blue) box",), slice(1, 2))])
+    said["own captions"] = (plain - alone).abs().max().item()
+    said["captions matter"] = (plain - asked(demo, ("a (blue) box", "red heart"))).abs().max().item()
+    tokens = lambda text: [one for one, _ in demo.clip.tokenize(text)["l"][0]]
+    weights = {w for _, w in demo.clip.tokenize(part("nodes._host_text").literal("a (blue) box"))["l"][0]}
+    said["brackets"] = [weights == {1.0}, tokens(r"a \(blue\) box") == tokens(part("nodes._host_text").literal("a (blue) box"))]
+
+    # A sample is what the host's own sampler draws.
+    with torch.inference_mode(False), torch.no_grad():
+        denoiser = HostDenoiser(demo.model, demo.clip, demo.vae)
+        ours = denoiser.sample("red heart", "", seed=3, steps=4, guidance=3.0, width=64, height=64)
+        denoiser.close()
+    start = torch.randn((1, 16, 8, 8), generator=torch.Generator().manual_seed(3))
+    def cond(text):
+        return demo.clip.encode_from_tokens_scheduled(demo.clip.tokenize(text))
+    latents = comfy.sample.sample(demo.model, start, 4, 3.0, "euler", "normal", cond("red heart"), cond(""), torch.zeros_like(start))
+    theirs = demo.vae.decode(latents)[0].movedim(-1, 0)
+    said["sample"] = (ours - theirs).abs().max().item()
+
+    # What cannot be trained is told in a line.
+    def fault(make):
+        try:
+            with torch.inference_mode(False):
+                make()
+            return ""
+        except core.errors.LoomError as error:
+            return str(error)
+    odd = demo.model.clone()
+    class Odd(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
+        pass
+    odd.add_object_patch("model_sampling", Odd(demo.model.model.model_config))
+    said["odd sampling"] = fault(lambda: HostDenoiser(odd, demo.clip, demo.vae))
+    hooked = demo.model.clone()
+    hooked.set_injections("bypass_lora", [object()])
+    said["hooked"] = fault(lambda: HostDenoiser(hooked, demo.clip, demo.vae))
+    said["other vae"] = ""
+    channels, demo.vae.latent_channels = demo.vae.latent_channels, 4
+    said["other vae"] = fault(lambda: HostDenoiser(demo.model, demo.clip, demo.vae))
+    demo.vae.latent_channels = channels
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("host_denoiser")
+
+
+@pytest.fixture(scope="module")
+def said(comfy_environment: HostEnvironment, repository: Path, folder: Path) -> dict[str, Any]:
+    runs = {name: small_runs.settings(folder, **sections) for name, sections in RUNS.items()}
+    output = comfy_environment.run_code(CODE, str(repository), str(folder), json.dumps(runs))
+    return json.loads(output.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_step_has_the_loss_that_it_has_through_diffusers(name: str, said: dict[str, Any], folder: Path):
+    """Scaling, schedule, conditions, batches, start values, order of data: one that is wrong would show."""
+    theirs = small_runs.config(folder, f"diffusers/{name}", **RUNS[name])
+    demo = DiffusersDenoiser.load(theirs.model)
+    train(theirs, denoiser=demo)
+
+    ours = small_runs.config(folder, f"host/{name}", **RUNS[name])
+
+    assert said[name] == {"finished": True, "steps": theirs.run.steps, "warnings": []}
+    expected, found = small_runs.losses_of(theirs), small_runs.losses_of(ours)
+    assert list(found) == list(expected)
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5)
+
+
+def test_the_models_leave_as_they_came(said: dict[str, Any]):
+    """The same objects with the same numbers and flags; no adapters, hooks, patches; nothing loaded."""
+    assert said["left behind"] == []
+    assert said["left behind by the graph's LoRA"] == []
+
+
+def test_checkpointing_changes_nothing_but_the_memory(said: dict[str, Any]):
+    assert said["checkpointed"] < 1e-5
+    assert said["left behind by checkpointing"] == []
+
+
+@pytest.mark.parametrize("where", ["pass", "again", "sample"])
+def test_the_cancel_button_saves_and_the_next_call_goes_on(where: str, said: dict[str, Any]):
+    """The host raises in whatever layer is at work; the end is that of a run that nobody cancelled, bit by bit."""
+    stopped, some_steps, is_there, finished, same, left = said[f"cancelled in a {where}"]
+
+    assert (stopped, some_steps, is_there, finished, same, left) == (False, True, True, True, True, [])
+
+
+def test_after_an_error_the_models_are_as_they_were(said: dict[str, Any]):
+    assert said["broken"] == ["broken", []]
+
+
+def test_no_memory_is_one_line_and_the_state_is_kept(said: dict[str, Any]):
+    message, saved, left = said["no memory"]
+
+    assert message.startswith("step 4: cpu has no memory left. Lower run.batch (and raise run.accumulate)")
+    assert "\n" not in message
+    assert saved
+    assert left == []
+
+
+def test_the_loras_of_the_graph_are_part_of_the_base(said: dict[str, Any]):
+    assert said["the graph's LoRA counts"]
+    assert "the base model is not the one that the run was begun with" in said["another base"]
+
+
+def test_each_picture_of_a_batch_is_predicted_with_its_own_caption(said: dict[str, Any]):
+    assert said["own captions"] < 1e-5
+    assert said["captions matter"] > 0.01
+
+
+def test_brackets_of_captions_are_no_weights(said: dict[str, Any]):
+    assert said["brackets"] == [True, True]
+
+
+def test_a_sample_is_what_the_hosts_own_sampler_draws(said: dict[str, Any]):
+    assert said["sample"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("odd sampling", "only epsilon, v and flow models can be trained"),
+        ("hooked", "hooks LoRAs into its layers"),
+        ("other vae", "makes latents of 4 channels, and the MODEL takes 16: connect the VAE of this model"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_line(what: str, message: str, said: dict[str, Any]):
+    assert message in said[what]
+    assert "\n" not in said[what]
