@@ -11,8 +11,12 @@ from .demo_model import LoomDemoModel
 from .inspect_lora import LoomInspectLora
 from .lora_loader import LoomLoraLoader
 from .lora_stack import LoomLoraStack
+from .lora_train import LoomLoraTrain
 from .merge_to_checkpoint import LoomMergeToCheckpoint
 from .prompt_loras import LoomPromptLoras
+from .save_lora import LoomSaveLora
+from .train_dataset import LoomTrainDataset
+from .train_settings import LoomTrainSettings
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     LoomLoraLoader,
@@ -20,8 +24,12 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     LoomApplyStack,
     LoomPromptLoras,
     LoomMergeToCheckpoint,
+    LoomTrainDataset,
+    LoomTrainSettings,
+    LoomLoraTrain,
     LoomConvertLora,
     LoomInspectLora,
+    LoomSaveLora,
     LoomDemoModel,
 )
 

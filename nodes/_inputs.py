@@ -25,6 +25,9 @@ class _AnyInput(str):
 LoraStack = io.Custom("LORA_STACK")
 LoraModel = io.Custom("LORA_MODEL")
 Rows = io.Custom("LOOM_ROWS")
+# The values are those of ``_train_types``.
+Dataset = io.Custom("LOOM_DATASET")
+TrainSettings = io.Custom("LOOM_TRAIN_SETTINGS")
 # The name of a file that a node wrote, for the combo of a loader.
 FileName = io.Custom(_AnyInput("*"))
 

@@ -23,6 +23,15 @@ class Folders(ModuleType):
         for kind in ("loras", "checkpoints", "diffusion_models", "vae"):
             (base / kind).mkdir()
 
+        for folder in ("input", "output"):
+            (base / folder).mkdir()
+
+    def get_input_directory(self) -> str:
+        return str(self.base / "input")
+
+    def get_output_directory(self) -> str:
+        return str(self.base / "output")
+
     def get_folder_paths(self, kind: str) -> list[str]:
         return [str(self.base / kind)]
 
