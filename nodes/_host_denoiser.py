@@ -73,7 +73,7 @@ class HostDenoiser:
         _host_text.check_clip(clip)
         self.base = base
         self.architecture: Architecture = host.architecture
-        self._model, self._clip, self._vae = _own(model), clip.clone(), vae
+        self._model, self._clip, self._vae = _own(model, "MODEL"), _own_clip(clip, text_encoders), vae
         self._latents = self._model.get_model_object("latent_format")
         _host_vae.check_vae(vae, self._latents)
         self._sampling: HostSchedule = host_schedule(self._model.get_model_object("model_sampling"))
@@ -122,6 +122,8 @@ class HostDenoiser:
             self._clip.load_model()  # with the graph's LoRAs in its weights
         stage = self._clip.cond_stage_model
         options = f"{type(stage).__name__} {self._clip.layer_idx} {sorted(self._clip.tokenizer_options.items())}"
+        if _is_dynamic(self._clip.patcher) and self._clip.patcher.patches:
+            options += f" {self._clip.patcher.patches_uuid}"  # these are not in the weights
         return f"{weights_digest({'text': stage}, _UNSET)} {options}"
 
     def path_of(self, component: str, path: str) -> str | None:
@@ -171,7 +173,7 @@ class HostDenoiser:
         return _host_vae.decode(self._vae, self._latents, self._with_time(latents))
 
     def set_mode(self, mode: str) -> None:
-        """``"encode"``: the host loads VAE and text encoders as it likes; ``"train"``: only what is trained is loaded."""
+        """``"encode"``: the host loads VAE and text encoders as it likes; ``"train"``: what is trained alone."""
         if mode == "train":
             self._holding.hold()
         else:
@@ -226,11 +228,27 @@ class HostDenoiser:
         return found
 
 
-def _own(model: Any) -> Any:
+def _own(model: Any, name: str) -> Any:
     """A clone of ours. Models that the host loads piece by piece while it runs are loaded whole for training."""
-    if getattr(model, "is_dynamic", bool)():
+    if not _is_dynamic(model):
+        return model.clone()
+    try:
         return model.clone(disable_dynamic=True)
-    return model.clone()
+    except RuntimeError:
+        fault = "the host loads it piece by piece, and knows no file to load it whole from"
+        raise ConfigError(name, [f"{fault}: start ComfyUI with --disable-dynamic-vram to train on it"]) from None
+
+
+def _own_clip(clip: Any, trained: bool) -> Any:
+    own = clip.clone()
+    if trained and _is_dynamic(clip.patcher):
+        own.patcher = _own(clip.patcher, "CLIP")
+        own.cond_stage_model = own.patcher.model
+    return own
+
+
+def _is_dynamic(patcher: Any) -> bool:
+    return bool(getattr(patcher, "is_dynamic", bool)())
 
 
 def _check_model(model: Any) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from comfy import model_sampling
 from torch import Tensor, nn
 
@@ -50,9 +49,7 @@ class HostSchedule:
         if self.times is not None:
             return self.times.to(timesteps.device)[timesteps]
         share = timesteps.float() / FLOW_UNITS
-        if prediction_of(self.sampling) == "flow" and _reads(self.sampling, "CONST"):
-            return self.sampling.timestep(share).float()
-        return share
+        return self.sampling.timestep(share).float() if _reads(self.sampling, "CONST") else share
 
 
 class Plain(nn.Module):
@@ -105,8 +102,3 @@ def prediction_of(sampling: Any) -> Prediction:
 def _reads(sampling: Any, name: str) -> bool:
     way = getattr(model_sampling, name, None)
     return way is not None and type(sampling).calculate_denoised is way.calculate_denoised
-
-
-def levels(schedule: HostSchedule, timesteps: Tensor) -> Tensor:
-    """The host's sigmas of timesteps, (b,) float32, for what asks for them beside the model."""
-    return schedule.schedule.snr(timesteps).clamp_min(torch.finfo(torch.float32).tiny).rsqrt()

@@ -1,6 +1,6 @@
 """Inputs of LoRA Train -> the engine's settings.
 
-    preset of the model's family  <  what the host decides  <  LoRA Train Settings, dataset  <  LoRA Train's own inputs
+preset of the model's family  <  what the host decides  <  LoRA Train Settings, dataset  <  LoRA Train's own inputs
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from comfy import model_management
 from ..lora_core.errors import ConfigError, LoomError
 from ..lora_core.train.config import TrainConfig, parse_config
 from ..lora_core.train.config.presets import preset_for, preset_values
+from ..lora_core.train.stops import OutOfMemoryError
 from . import _files
 from ._train_types import Dataset, TrainSettings
 
@@ -29,6 +30,9 @@ FOLDERS = ("peft",)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # The host has no files of the MODEL to name, and runs go by what is in it.
 BASE = "MODEL of the graph"
+
+# Pixels a side that a CPU draws in seconds.
+_SMALL = 128
 
 Table = dict[str, dict[str, Any]]
 
@@ -61,14 +65,20 @@ def compose(own: Own, dataset: Dataset, settings: TrainSettings | None, architec
         preset = preset_for(architecture, preset.removeprefix(AUTO))
     given: Table = {section: dict(values) for section, values in settings.values.items()}
     _over(given, {"data": dataset.data, "validation": dataset.validation})
+    if given["validation"].get("folder"):  # then none of the others are held out, whatever the preset says
+        given["validation"].setdefault("split", 0.0)
     _over(given, _own(own, given, preset_values(preset)))
     decided = _decided(model, clip, own.name, given)
     return parse_config({"preset": preset, **_joined(decided, given)}, "LoRA Train")
 
 
 def with_prompts(config: TrainConfig, captions: list[str]) -> TrainConfig:
-    """Where no prompts are set: pictures of some captions, a few times on the way."""
-    if config.samples.prompts or not captions:
+    """Where no prompts are set: pictures of some captions, a few times on the way.
+
+    A CPU takes minutes for each picture of the usual size, so there none are drawn unasked.
+    """
+    slow = config.run.device == "cpu" and max(config.data.resolution) > _SMALL
+    if config.samples.prompts or not captions or slow:
         return config
     every = config.samples.every or (config.run.steps // 4 if config.run.steps >= 100 else 0)
     samples = config.samples.model_copy(update={"prompts": tuple(captions), "every": every})
@@ -168,10 +178,21 @@ def _joined(*layers: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def in_words_of_the_node(error: LoomError) -> LoomError:
     """The engine's faults name options of its command; here they are inputs."""
+    if isinstance(error, OutOfMemoryError):
+        return LoomError(_out_of_memory(error))
     text = str(error)
     for said, meant in _WORDS.items():
         text = text.replace(said, meant)
     return error if text == str(error) else LoomError(text)
+
+
+def _out_of_memory(error: OutOfMemoryError) -> str:
+    lower = "lower run_batch (and raise run_accumulate)" if error.batch > 1 else "set run_checkpointing to yes"
+    kept = f" The state after step {error.step} is saved: run the graph again to go on." if error.saved else ""
+    return (
+        f"step {error.step + 1}: {error.device} has no memory left. In LoRA Train Settings {lower}, in LoRA Dataset "
+        f"lower the resolution, or load the model in fewer bits.{kept}"
+    )
 
 
 _WORDS = {
@@ -185,6 +206,6 @@ _WORDS = {
     "the same command goes on": "running the graph again goes on",
     "then start the command again": "then run the graph again",
     'Run `pip install ".[train]"` in the folder of your clone of LoRA Loom.': (
-        "Install it with `python -m pip install -r requirements.txt` in the folder of LoRA Loom, with the host's Python."
+        "Install it with `python -m pip install -r requirements.txt` in the folder of LoRA Loom, by the host's Python."
     ),
 }

@@ -28,7 +28,10 @@ def described(found: Mapping[str, Any], report: Mapping[str, Any], folder: RunFo
         notes: what was told on the way.
     """
     training = {name: value for name, value in report.items() if name not in _LEFT_OUT}
-    return {**found, "training": {**training, "notes": list(notes), "run": viewed(folder.run / "loss.png")["subfolder"]}}
+    return {
+        **found,
+        "training": {**training, "notes": list(notes), "run": viewed(folder.run / "loss.png")["subfolder"]},
+    }
 
 
 def viewed(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +27,20 @@ PROMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of it: the engine's result, the folder of the run, the LoRA's name in the host's list, notes."""
+    """What came of it.
+
+    Args:
+        result: the engine's.
+        folder: of the run.
+        name: of the LoRA in the host's list.
+        architecture: of the model.
+        notes: what was told on the way.
+    """
 
     result: TrainResult
     folder: RunFolder
     name: str
+    architecture: str
     notes: tuple[str, ...]
 
 
@@ -75,13 +84,14 @@ def run(
         checkpointing=config.run.checkpointing,
         base=base,
     )
+    result: TrainResult | None = None
     try:
         config = with_prompts(config, _captions(config, denoiser))
         result = train(config, watcher=watcher, resume=cast(Resume, resume), denoiser=denoiser)
     finally:
         denoiser.close()
-    watcher.send("ended", finished=result.finished, step=result.steps)
-    return Done(replace(result), folder, name, tuple(watcher.notes))
+        watcher.send("ended", finished=bool(result and result.finished), step=result.steps if result else None)
+    return Done(result, folder, name, host.architecture.name, tuple(watcher.notes))
 
 
 def _captions(config: Any, denoiser: HostDenoiser) -> list[str]:

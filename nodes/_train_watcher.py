@@ -8,7 +8,7 @@ Events are websocket messages of the type ``loom.train``: ``{"prompt_id", "node"
     sampled    step, images [{filename, subfolder, type, prompt}]      for the host's /view
     saved      step, name                                of a LoRA, as the combos list it
     note, warning    text
-    ended      finished, step
+    ended      finished, step                            step is null after an error
 """
 
 from __future__ import annotations

@@ -124,16 +124,15 @@ class LoomLoraTrain(io.ComfyNode):
             raise InterruptProcessingException
         path = done.result.path
         assert path is not None  # the run is finished
-        report = json.dumps(
-            [_train_result.described(inspect_file(path), done.result.report, done.folder, done.notes)],
-            ensure_ascii=False,
-            indent=2,
-        )
+        # Its family is the model's; a file alone may not tell, least of all for a model of no known one.
+        found = inspect_file(path, done.architecture)
+        described = _train_result.described(found, done.result.report, done.folder, done.notes)
+        report = json.dumps([described], ensure_ascii=False, indent=2)
         samples = _train_result.last_samples(done.folder)
         plot = [done.folder.plot] if done.folder.plot.exists() else []
         pictures = [_train_result.viewed(path) for path in (*plot, *samples)]
         return io.NodeOutput(
-            lora_model(load_adapter(path), model),
+            lora_model(load_adapter(path, done.architecture), model),
             done.name,
             _train_result.batch(plot),
             _train_result.batch(samples),

@@ -133,7 +133,7 @@ class Blocked:
             raise ImportError(f"{name} is the host's")
 
 sys.meta_path.insert(0, Blocked())
-import torch
+import numpy, pydantic, safetensors.torch, torch  # once for all; what may not be imported is none of these
 before = set(sys.modules)
 import lora_core
 faults = {}

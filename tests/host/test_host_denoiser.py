@@ -48,15 +48,17 @@ def part(name):
 files, demo_model = part("nodes._files"), part("nodes._demo_model")
 HostDenoiser = part("nodes._host_denoiser").HostDenoiser
 bridge, core = part("nodes._bridge"), part("lora_core")
-parse, loop, Watcher = part("lora_core.train.config").parse_config, part("lora_core.train.loop"), part("lora_core.train.events").Watcher
+parse, loop = part("lora_core.train.config").parse_config, part("lora_core.train.loop")
 stops, state = part("lora_core.train.stops"), part("lora_core.train.state")
+literal = part("nodes._host_text").literal
 interrupt = comfy.model_management.interrupt_current_processing
 said = {}
 
 def traces(demo):
     "All that a training might leave in the host's models."
     found = {}
-    for name, model in (("model", demo.model.model), ("clip", demo.clip.cond_stage_model), ("vae", demo.vae.first_stage_model)):
+    models = {"model": demo.model.model, "clip": demo.clip.cond_stage_model, "vae": demo.vae.first_stage_model}
+    for name, model in models.items():
         for path, module in model.named_modules():
             found[name, path] = type(module), module.training, len(module._forward_hooks), "forward" in vars(module)
         for path, one in (*model.named_parameters(), *model.named_buffers()):
@@ -177,7 +179,8 @@ with torch.inference_mode():
         said["no memory"] = [str(error), error.saved, differing(before, traces(demo))]
 
     # LoRAs of the graph are part of the frozen weights.
-    stack = core.Stack((core.StackEntry(core.load_adapter(files.DEMO_LORAS / "demo_style_high_contrast.safetensors"), core.Strengths(1.0, 1.0)),))
+    style = core.load_adapter(files.DEMO_LORAS / "demo_style_high_contrast.safetensors")
+    stack = core.Stack((core.StackEntry(style, core.Strengths(1.0, 1.0)),))
     styled = demo._replace(model=bridge.patched(bridge.read_model(demo.model, demo.clip), stack)[0])
     longer = {"run": {"steps": 8}}
     noise, sizes = torch.randn(2, 16, 8, 8), torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
@@ -204,8 +207,8 @@ with torch.inference_mode():
     said["own captions"] = (plain - alone).abs().max().item()
     said["captions matter"] = (plain - asked(demo, ("a (blue) box", "red heart"))).abs().max().item()
     tokens = lambda text: [one for one, _ in demo.clip.tokenize(text)["l"][0]]
-    weights = {w for _, w in demo.clip.tokenize(part("nodes._host_text").literal("a (blue) box"))["l"][0]}
-    said["brackets"] = [weights == {1.0}, tokens(r"a \(blue\) box") == tokens(part("nodes._host_text").literal("a (blue) box"))]
+    weights = {weight for _, weight in demo.clip.tokenize(literal("a (blue) box"))["l"][0]}
+    said["brackets"] = [weights == {1.0}, tokens(r"a \(blue\) box") == tokens(literal("a (blue) box"))]
 
     # A sample is what the host's own sampler draws.
     with torch.inference_mode(False), torch.no_grad():
@@ -215,7 +218,8 @@ with torch.inference_mode():
     start = torch.randn((1, 16, 8, 8), generator=torch.Generator().manual_seed(3))
     def cond(text):
         return demo.clip.encode_from_tokens_scheduled(demo.clip.tokenize(text))
-    latents = comfy.sample.sample(demo.model, start, 4, 3.0, "euler", "normal", cond("red heart"), cond(""), torch.zeros_like(start))
+    conds = cond("red heart"), cond("")
+    latents = comfy.sample.sample(demo.model, start, 4, 3.0, "euler", "normal", *conds, torch.zeros_like(start))
     theirs = demo.vae.decode(latents)[0].movedim(-1, 0)
     said["sample"] = (ours - theirs).abs().max().item()
 

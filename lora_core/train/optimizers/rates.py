@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ..config import OptimizerSection
 
@@ -21,8 +21,9 @@ def build_schedule(section: OptimizerSection, optimizer: Optimizer, steps: int) 
 
     Every group keeps its own rate, all rates are multiplied by the same factor. ``constant`` has no warm-up.
     """
-    from transformers.optimization import get_scheduler
+    from transformers import optimization
 
+    get_scheduler = cast(Any, optimization).get_scheduler  # its types are not complete
     own: dict[str, dict[str, float]] = {
         "cosine_with_restarts": {"num_cycles": section.cycles},
         "polynomial": {"power": section.power},
