@@ -6,12 +6,15 @@ No server: one process of the host's Python trains the demo model in several way
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import small_runs
+from host_harness import reduced_models
 from host_harness.environment import HostEnvironment
 from lora_core.train.diffusers_denoiser import DiffusersDenoiser
 from lora_core.train.loop import train
@@ -36,9 +39,9 @@ RUNS: dict[str, dict[str, Any]] = {
 CODE = r"""
 import asyncio, importlib, importlib.util, json, shutil, sys
 from pathlib import Path
-import torch, comfy.model_management, comfy.sample, comfy.samplers
+import torch, comfy.model_management, comfy.sample, comfy.samplers, comfy.sd, comfy.utils
 
-root, folder, runs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+root, folder, runs, flux = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
 spec = importlib.util.spec_from_file_location("pack_x_y", root / "__init__.py")
 pack = sys.modules["pack_x_y"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
@@ -223,6 +226,50 @@ with torch.inference_mode():
     theirs = demo.vae.decode(latents)[0].movedim(-1, 0)
     said["sample"] = (ours - theirs).abs().max().item()
 
+    # In the number type of GPUs the same is learned, about.
+    half = config("denoiser", "half", run={"precision": "bf16"}, model={"dtype": "bf16"})
+    said["half"] = [train(half, demo, dtype=torch.bfloat16).finished, differing(before, traces(demo), objects=False)]
+
+    # FLUX's shape: a flow with a shift and a guidance, two text encoders, blocks that add to their input in place.
+    model = comfy.sd.load_diffusion_model(flux["model"])
+    texts = [comfy.utils.load_torch_file(flux[name]) for name in ("clip_l", "t5")]
+    kind = {"clip_type": comfy.sd.CLIPType.FLUX, "model_options": flux["options"]}
+    clip = comfy.sd.load_text_encoder_state_dicts(texts, **kind)
+    flow = demo._replace(model=model, clip=clip, vae=comfy.sd.VAE(sd=comfy.utils.load_torch_file(flux["vae"])))
+    blocks = {"network": {"targets": "attention+ff"}, "text_encoder": {"train": True}, "run": {"steps": 2}}
+    for name, checkpointing in (("flux", False), ("flux_checkpointed", True)):
+        train(config("objective", name, **blocks, objective={"weighting": "none", "noise_offset": 0.0}), flow,
+              checkpointing=checkpointing)
+    with torch.inference_mode(False), torch.enable_grad():
+        denoiser = HostDenoiser(flow.model, flow.clip, flow.vae, text_encoders=True)
+        chosen = parse({**runs["objective"], **blocks, "network": {"targets": "attention+ff", "rank": 2}})
+        network = part("lora_core.train.network").Network.attach(
+            denoiser, chosen.network, chosen.text_encoder, 0, 1e-3
+        )
+        said["flux schedule"] = [denoiser.schedule.prediction, denoiser.schedule.shift]
+        random = torch.Generator().manual_seed(1)
+        parameters = list(network.parameters())
+        for one in parameters:
+            one.data = torch.randn(one.shape, generator=random) * 0.1
+        noise = torch.randn(2, 16, 8, 8, generator=random)
+        captions, times = ["a thing", "a much longer caption " * 40], torch.tensor([300.0, 800.0])
+        def loss():
+            return denoiser.predict(noise, times, denoiser.encode_text(captions), sizes.clone()).square().mean()
+        gradients = torch.autograd.grad(loss(), parameters)
+        said["flux gradients"] = min(one.norm().item() for one in gradients)
+        length = sum(one.square().sum() for one in gradients).sqrt()
+        def moved(by):
+            with torch.no_grad():
+                for one, gradient in zip(parameters, gradients):
+                    one += by * gradient / length
+                found = loss().double()
+                for one, gradient in zip(parameters, gradients):
+                    one -= by * gradient / length
+            return found
+        said["flux slope"] = ((moved(0.01) - moved(-0.01)) / 0.02 / length).item()
+        network.detach()
+        denoiser.close()
+
     # What cannot be trained is told in a line.
     def fault(make):
         try:
@@ -253,9 +300,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(comfy_environment: HostEnvironment, repository: Path, folder: Path) -> dict[str, Any]:
+def said(
+    comfy_environment: HostEnvironment, repository: Path, folder: Path, flux_reduced: reduced_models.FlowModel
+) -> dict[str, Any]:
     runs = {name: small_runs.settings(folder, **sections) for name, sections in RUNS.items()}
-    output = comfy_environment.run_code(CODE, str(repository), str(folder), json.dumps(runs))
+    clip_l, t5 = reduced_models.flux_text_reduced()
+    flux = {"model": flux_reduced.model, "vae": flux_reduced.vae, "clip_l": clip_l, "t5": t5}
+    files = {**{name: str(path) for name, path in flux.items()}, "options": reduced_models.T5_OPTIONS}
+    output = comfy_environment.run_code(CODE, str(repository), str(folder), json.dumps(runs), json.dumps(files))
     return json.loads(output.strip().splitlines()[-1])
 
 
@@ -272,6 +324,11 @@ def test_each_step_has_the_loss_that_it_has_through_diffusers(name: str, said: d
     expected, found = small_runs.losses_of(theirs), small_runs.losses_of(ours)
     assert list(found) == list(expected)
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5)
+    # The files have the same names, and nearly the same numbers.
+    through_diffusers, through_host = small_runs.tensors_of(theirs), small_runs.tensors_of(ours)
+    assert through_host.keys() == through_diffusers.keys()
+    for key, tensor in through_host.items():
+        torch.testing.assert_close(tensor, through_diffusers[key], rtol=1e-2, atol=1e-4)
 
 
 def test_the_models_leave_as_they_came(said: dict[str, Any]):
@@ -283,6 +340,27 @@ def test_the_models_leave_as_they_came(said: dict[str, Any]):
 def test_checkpointing_changes_nothing_but_the_memory(said: dict[str, Any]):
     assert said["checkpointed"] < 1e-5
     assert said["left behind by checkpointing"] == []
+
+
+def test_in_bf16_the_same_is_learned_about(said: dict[str, Any], folder: Path):
+    assert said["half"] == [True, []]
+    whole, half = (
+        small_runs.losses_of(small_runs.config(folder, f"host/{place}", **RUNS["denoiser"]))
+        for place in ("denoiser", "half/denoiser")
+    )
+    assert list(half.values()) == pytest.approx(list(whole.values()), rel=0.02)
+
+
+def test_a_flow_of_fluxs_shape_has_the_right_gradients(said: dict[str, Any], folder: Path):
+    """Captions of two lengths, both text encoders: the slope along the gradient is its length."""
+    assert said["flux schedule"] == ["flow", pytest.approx(math.exp(1.15), rel=1e-4)]
+    assert said["flux gradients"] > 0
+    assert said["flux slope"] == pytest.approx(1, abs=0.02)
+    one, again = (
+        small_runs.losses_of(small_runs.config(folder, f"host/{place}/objective", run={"steps": 2}))
+        for place in ("flux", "flux_checkpointed")
+    )
+    assert list(again.values()) == pytest.approx(list(one.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("where", ["pass", "again", "sample"])
