@@ -236,12 +236,12 @@ with torch.inference_mode():
     kind = {"clip_type": comfy.sd.CLIPType.FLUX, "model_options": flux["options"]}
     clip = comfy.sd.load_text_encoder_state_dicts(texts, **kind)
     flow = demo._replace(model=model, clip=clip, vae=comfy.sd.VAE(sd=comfy.utils.load_torch_file(flux["vae"])))
-    blocks = {"network": {"targets": "attention+ff"}, "text_encoder": {"train": True}, "run": {"steps": 2}}
+    blocks = {"network": {"targets": "attention+ff"}, "run": {"steps": 2}}
     for name, checkpointing in (("flux", False), ("flux_checkpointed", True)):
         train(config("objective", name, **blocks, objective={"weighting": "none", "noise_offset": 0.0}), flow,
               checkpointing=checkpointing)
     with torch.inference_mode(False), torch.enable_grad():
-        denoiser = HostDenoiser(flow.model, flow.clip, flow.vae, text_encoders=True)
+        denoiser = HostDenoiser(flow.model, flow.clip, flow.vae)
         chosen = parse({**runs["objective"], **blocks, "network": {"targets": "attention+ff", "rank": 2}})
         network = part("lora_core.train.network").Network.attach(
             denoiser, chosen.network, chosen.text_encoder, 0, 1e-3
@@ -252,9 +252,11 @@ with torch.inference_mode():
         for one in parameters:
             one.data = torch.randn(one.shape, generator=random) * 0.1
         noise = torch.randn(2, 16, 8, 8, generator=random)
-        captions, times = ["a thing", "a much longer caption " * 40], torch.tensor([300.0, 800.0])
+        given = denoiser.encode_text(["a thing", "long " * 300])
+        said["flux texts"] = sorted(given), list(given["cross_attn"].shape)
+        times = torch.tensor([300.0, 800.0])
         def loss():
-            return denoiser.predict(noise, times, denoiser.encode_text(captions), sizes.clone()).square().mean()
+            return denoiser.predict(noise, times, given, sizes.clone()).square().mean()
         gradients = torch.autograd.grad(loss(), parameters)
         said["flux gradients"] = min(one.norm().item() for one in gradients)
         length = sum(one.square().sum() for one in gradients).sqrt()
@@ -345,21 +347,24 @@ def test_checkpointing_changes_nothing_but_the_memory(said: dict[str, Any]):
 def test_in_bf16_the_same_is_learned_about(said: dict[str, Any], folder: Path):
     assert said["half"] == [True, []]
     whole, half = (
-        small_runs.losses_of(small_runs.config(folder, f"host/{place}", **RUNS["denoiser"]))
-        for place in ("denoiser", "half/denoiser")
+        small_runs.losses_of(small_runs.config(folder, f"{place}/denoiser", **RUNS["denoiser"]))
+        for place in ("host", "half")
     )
+    assert len(half) == 6
     assert list(half.values()) == pytest.approx(list(whole.values()), rel=0.02)
 
 
 def test_a_flow_of_fluxs_shape_has_the_right_gradients(said: dict[str, Any], folder: Path):
-    """Captions of two lengths, both text encoders: the slope along the gradient is its length."""
+    """Captions of two lengths in a batch; the slope along the gradient is its length."""
+    assert said["flux texts"] == [["cross_attn", "cross_attn.shape", "pooled_output"], [2, 1, 301, 768]]
     assert said["flux schedule"] == ["flow", pytest.approx(math.exp(1.15), rel=1e-4)]
     assert said["flux gradients"] > 0
     assert said["flux slope"] == pytest.approx(1, abs=0.02)
     one, again = (
-        small_runs.losses_of(small_runs.config(folder, f"host/{place}/objective", run={"steps": 2}))
+        small_runs.losses_of(small_runs.config(folder, f"{place}/objective", run={"steps": 2}))
         for place in ("flux", "flux_checkpointed")
     )
+    assert len(one) == 2
     assert list(again.values()) == pytest.approx(list(one.values()), rel=1e-5)
 
 
