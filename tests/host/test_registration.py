@@ -68,6 +68,11 @@ NAMES: dict[str, tuple[str, str, str]] = {
         "[output_tensorboard] [output_plot]",
         "settings",
     ),
+    "LoomLoraTrain": (
+        "LoRA Train",
+        "model clip vae dataset name steps rank learning_rate resume [settings]",
+        "LORA_MODEL lora_name loss_plot samples report",
+    ),
     "LoomConvertLora": ("Convert LoRA", "lora_name format dtype filename", "lora_name report"),
     "LoomInspectLora": ("Inspect LoRA", "lora_name", "report table trigger_words"),
     "LoomSaveLora": ("Save LoRA", "lora_model filename format dtype [metadata]", "lora_name"),
@@ -93,7 +98,7 @@ def test_nodes_have_the_names_that_users_know(ours: dict[str, Any]) -> None:
 
     assert {name: names(node) for name, node in ours.items()} == NAMES
     assert {node["category"] for node in ours.values()} == {"LoRA Loom"}
-    writing = {"LoomMergeToCheckpoint", "LoomConvertLora", "LoomSaveLora"}
+    writing = {"LoomMergeToCheckpoint", "LoomConvertLora", "LoomSaveLora", "LoomLoraTrain"}
     assert {name for name, node in ours.items() if node["output_node"]} == writing | {"LoomInspectLora"}
 
 
@@ -134,12 +139,13 @@ def test_texts_are_those_of_the_nodes(ours: dict[str, Any], comfy: ComfyHost, re
     assert {name: served[name] for name in expected} == expected
 
 
-def test_help_pages_and_example_workflows_are_served(ours: dict[str, Any], comfy: ComfyHost) -> None:
+def test_help_pages_and_example_workflows_are_served(ours: dict[str, Any], comfy: ComfyHost, repository: Path) -> None:
     for name in ours:
         page = comfy.get(f"/extensions/{PACK_NAME}/docs/{name}.md")
         assert page.decode().startswith(f"# {ours[name]['display_name']}\n")
     examples = comfy.get("/workflow_templates")[PACK_NAME]
-    assert sorted(examples) == ["loras_from_prompt", "merge_to_checkpoint", "style_and_content_stack"]
+    there = (repository / "example_workflows").glob("*.json")
+    assert sorted(examples) == sorted(path.stem for path in there)
 
 
 def test_nothing_failed_while_starting(comfy: ComfyHost) -> None:
