@@ -104,7 +104,7 @@ def _row(setting: Any) -> Iterator[tuple[str, Any]]:
         return
     if _is_legal(setting.name, -1):
         yield "unset", 0
-    if not _is_legal(setting.name, 2):
+    if not any(_is_legal(setting.name, value) for value in (2, 1024)):
         yield "most", 1
     if setting.kind == "number":
         share = not _is_legal(setting.name, 2)

@@ -35,6 +35,7 @@ _PLACES = (
     ("validation", "folder"),
     ("network", "continue_from"),
     ("output", "folder"),
+    ("output", "runs"),
 )
 
 
