@@ -68,3 +68,36 @@ def chained(*loras: tuple[str, float, float]) -> Graph:
 def shown(source: list[Any], name: str = "shown") -> Graph:
     """A text output of a node, as an output of the prompt."""
     return {name: node("PreviewAny", source=source)}
+
+
+def training(folder: str, name: str, *, data: Any = None, settings: Any = None, **inputs: Any) -> Graph:
+    """LoRA Train in the node ``train`` on the base, with what feeds it: few small steps, unless the inputs say so.
+
+    ``data`` and ``settings``: inputs of LoRA Dataset and LoRA Train Settings.
+    """
+    quick: dict[str, Any] = {
+        "samples_prompts": "a thing",
+        "samples_steps": 1,
+        "samples_guidance": 1.0,
+        "samples_first": "no",
+    }
+    quick |= {"output_plot": "no", "output_tensorboard": "no"}
+    fewest = {"run_batch": 1, "network_targets": "attention", "network_conv_rank": 0, **quick, **(settings or {})}
+    given = {"model": MODEL, "clip": CLIP, "vae": VAE, "steps": 2, "rank": 2, "learning_rate": 2e-3, "resume": "auto"}
+    return {
+        "data": node("LoomTrainDataset", **{"folder": folder, "resolution": 64, **(data or {})}),
+        "settings": node("LoomTrainSettings", **{"preset": "auto-style", **fewest}),
+        "train": node("LoomLoraTrain", dataset=["data", 0], settings=["settings", 0], name=name, **(given | inputs)),
+    }
+
+
+def named(graph: Graph, prefix: str) -> Graph:
+    """The same nodes under names of their own, so that several such graphs fit into one. Other links stay."""
+
+    def link(value: Any) -> Any:
+        return [prefix + value[0], value[1]] if isinstance(value, list) and value[0] in graph else value
+
+    return {
+        prefix + name: {**one, "inputs": {key: link(value) for key, value in one["inputs"].items()}}
+        for name, one in graph.items()
+    }
