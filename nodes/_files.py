@@ -195,18 +195,28 @@ def _remove_empty(folder: Path, keep: set[Path]) -> None:
             folder = folder.parent
 
 
-def check_filename(filename: str, kind: str) -> None:
-    """``ConfigError`` for a name that is empty, absolute, or leaves the folder of its kind."""
+# Not in names of files on Windows; a graph goes from one machine to another.
+_FORBIDDEN = frozenset('<>:"|?*')
+
+
+def check_filename(filename: str, kind: str, what: str = "filename") -> None:
+    """``ConfigError`` for a name that is empty, absolute, leaves the folder of its kind, or is none everywhere.
+
+    ``what``: the input that it is from.
+    """
     faults: list[str] = []
     path = PurePosixPath(filename.replace("\\", "/"))
-    if not filename.strip() or not path.name.removesuffix(".safetensors").strip(". "):
+    bare = path.name.removesuffix(".safetensors").strip(". ")
+    if not filename.strip() or not bare or filename.strip().endswith(("/", "\\")):
         faults.append("it is empty, expected a name such as 'merged' or 'mine/merged'")
     if path.is_absolute() or PureWindowsPath(filename).drive or ".." in path.parts:
         faults.append(f"{filename!r} leaves the {kind} folder, expected a name inside it")
+    elif odd := sorted(_FORBIDDEN & set(filename)):
+        faults.append(f"it holds {' '.join(odd)}, which names of files have not everywhere")
     if any(ord(char) < 32 for char in filename):
         faults.append("it holds a control character")
     if faults:
-        raise ConfigError("filename", faults)
+        raise ConfigError(what, faults)
 
 
 def _autov3(wanted: str, name: str) -> str | None:

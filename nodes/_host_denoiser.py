@@ -42,6 +42,7 @@ class HostDenoiser:
 
     Attributes:
         base: where the weights are from, for the metadata: a path, a name, or "".
+        encoders: the text encoders that are trained, with their tokenizers, for new words.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class HostDenoiser:
 
         Args:
             model, clip, vae: of the graph.
-            text_encoders: whether these are trained.
+            text_encoders: whether these are trained, or learn new words.
             dtype: what the model computes in; None for what the host chose.
             checkpointing: less memory, more time.
             base: see the class.
@@ -81,7 +82,9 @@ class HostDenoiser:
         if dtype is not None and dtype != self._model.model.get_dtype_inference():
             self._model.set_model_compute_dtype(dtype)
         self._device: torch.device = self._model.load_device
-        self._parts = {DENOISER: self._model.model.diffusion_model} | (self._encoders() if text_encoders else {})
+        self.encoders = self._encoders() if text_encoders else []
+        self._parts: dict[str, nn.Module] = {DENOISER: self._model.model.diffusion_model}
+        self._parts |= {encoder.component: encoder.model for encoder in self.encoders}
         patchers = [self._model, *([self._clip.patcher] if text_encoders else [])]
         self._holding = Holding(patchers, self._parts, checkpointing)
 
@@ -135,13 +138,7 @@ class HostDenoiser:
         return _host_vae.encode(self._vae, self._latents, pixels)
 
     def encode_text(self, captions: Sequence[str]) -> Conditions:
-        trained = torch.is_grad_enabled() and any(
-            parameter.requires_grad
-            for component, part in self._parts.items()
-            if component != DENOISER
-            for parameter in part.parameters()
-        )
-        if len(self._parts) > 1 and (trained or self._holding.held):
+        if self.encoders:  # with what they have learned
             self._holding.hold()
             return joined(_host_text.encode_held(self._clip, captions))
         self._holding.lend()
@@ -212,9 +209,9 @@ class HostDenoiser:
     def _one_latent(self) -> tuple[int, ...]:
         return tuple(self._with_time(torch.empty(1, self._latents.latent_channels, 1, 1)).shape)
 
-    def _encoders(self) -> dict[str, nn.Module]:
-        """Component -> the host's module of it, of the CLIPs."""
-        found: dict[str, nn.Module] = {}
+    def _encoders(self) -> list[_host_text.HostEncoder]:
+        """The CLIPs."""
+        found: list[_host_text.HostEncoder] = []
         for component in self.architecture.components[1:]:
             place = component.host_prefix.rstrip(".")
             try:
@@ -222,7 +219,8 @@ class HostDenoiser:
             except AttributeError:
                 continue
             if any(path.startswith(_CLIP) for path in component.modules):
-                found[component.name] = module
+                words = _host_text.own_words(self._clip, component.encoder)
+                found.append(_host_text.HostEncoder(component.name, module, words))
         if not found:
             raise ConfigError("text_encoder.train", ["the connected CLIP has no text encoder that can be trained"])
         return found

@@ -7,13 +7,14 @@ one in front.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from comfy import model_management
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..lora_core.errors import ConfigError
 from ._host_cancel import cancellable
@@ -21,6 +22,38 @@ from ._host_cancel import cancellable
 Row = dict[str, Tensor]
 
 _BRACKET = re.compile(r"(?<!\\)([()])")
+
+
+class HostEncoder:
+    """One of the host's text encoders, with its tokenizer, as the engine knows them.
+
+    Attributes:
+        component: of the family.
+        model: the host's module.
+    """
+
+    def __init__(self, component: str, model: nn.Module, words: Any) -> None:
+        self.component, self.model, self._words = component, model, words
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of transformers."""
+        return self._words.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._words.tokenizer = tokenizer
+
+
+def own_words(clip: Any, encoder: str) -> Any:
+    """A copy of what the host turns text into numbers with for an encoder, in the place of the CLIP's own one.
+
+    ``clip`` is a clone, which shares its tokenizers with the one that it was cloned from.
+    """
+    clip.tokenizer = copy.copy(clip.tokenizer)
+    words = copy.copy(getattr(clip.tokenizer, encoder))
+    setattr(clip.tokenizer, encoder, words)
+    return words
 
 
 def literal(caption: str) -> str:

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..lora_core.errors import MissingExtraError
 from ._inputs import ADVANCED
 from ._settings_table import Row
-from ._settings_text import form
+from ._settings_text import LINES, form
 from ._settings_values import PRESET, YES_NO
 
 
@@ -42,7 +42,7 @@ def input_of(name: str, row: Row, advanced: bool, choices: Sequence[str] = ()) -
         return io.Float.Input(name, tooltip=tooltip, **{key: float(x) for key, x in limits.items()}, **options)
     how = form(row.name, row.kind)
     tooltip = " ".join(part for part in (said, how, "Empty: as the preset says.") if part)
-    return io.String.Input(name, default="", multiline=bool(how), tooltip=tooltip, **options)
+    return io.String.Input(name, default="", multiline=how == LINES, tooltip=tooltip, **options)
 
 
 @contextmanager

@@ -47,7 +47,6 @@ ELSEWHERE = {
     "model": "is what the connected model says",
     "data": _DATASET,
     "validation": _DATASET,
-    "tokens": "is for the command line, `loom train`",
     "network.rank": _LORA_TRAIN,
     "optimizer.learning_rate": _LORA_TRAIN,
     "run.steps": _LORA_TRAIN,

@@ -54,7 +54,7 @@ class Table:
     """The file.
 
     Args:
-        presets: names of presets for LoRAs; those that train new words are left out.
+        presets: their names.
         picture_endings, mask_ending: of the files in a folder of pictures.
         rows: dotted name -> setting.
     """
@@ -87,7 +87,7 @@ def engine_table(order: tuple[str, ...] = ()) -> dict[str, Any]:
     known = settings()
     names = [*(name for name in order if name in known), *(name for name in known if name not in order)]
     return {
-        "presets": [name for name, preset in PRESETS.items() if "tokens" not in preset.values],
+        "presets": list(PRESETS),
         "picture_endings": list(IMAGES),
         "mask_ending": MASK,
         "settings": [dict(_row(known[name])) for name in names if name != "preset"],

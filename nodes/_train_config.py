@@ -16,10 +16,9 @@ import folder_paths
 import torch
 from comfy import model_management
 
-from ..lora_core.errors import ConfigError, LoomError
+from ..lora_core.errors import ConfigError
 from ..lora_core.train.config import TrainConfig, parse_config
 from ..lora_core.train.config.presets import preset_for, preset_values
-from ..lora_core.train.stops import OutOfMemoryError
 from . import _files
 from ._train_types import Dataset, TrainSettings
 
@@ -69,7 +68,11 @@ def compose(own: Own, dataset: Dataset, settings: TrainSettings | None, architec
         given["validation"].setdefault("split", 0.0)
     _over(given, _own(own, given, preset_values(preset)))
     decided = _decided(model, clip, own.name, given)
-    return parse_config({"preset": preset, **_joined(decided, given)}, "LoRA Train")
+    config = parse_config({"preset": preset, **_joined(decided, given)}, "LoRA Train")
+    if not (config.network.train or config.text_encoder.train):
+        fault = "network.train: nothing but words is trained, which makes no LoRA; set it, or use `loom train`"
+        raise ConfigError("LoRA Train", [fault])
+    return config
 
 
 def with_prompts(config: TrainConfig, captions: list[str]) -> TrainConfig:
@@ -80,7 +83,7 @@ def with_prompts(config: TrainConfig, captions: list[str]) -> TrainConfig:
     slow = config.run.device == "cpu" and max(config.data.resolution) > _SMALL
     if config.samples.prompts or not captions or slow:
         return config
-    every = config.samples.every or (config.run.steps // 4 if config.run.steps >= 100 else 0)
+    every = config.samples.every or (-(-config.run.steps // 4) if config.run.steps >= 100 else 0)
     samples = config.samples.model_copy(update={"prompts": tuple(captions), "every": every})
     return config.model_copy(update={"samples": samples})
 
@@ -91,7 +94,7 @@ def place(name: str) -> tuple[Path, Path, str]:
     Raises:
         ConfigError: the name leaves the loras folder.
     """
-    _files.check_filename(name, "loras")
+    _files.check_filename(name, "loras", "name")
     path = PurePosixPath(name.replace("\\", "/").removesuffix(".safetensors"))
     loras = Path(folder_paths.get_folder_paths("loras")[0])
     runs = Path(folder_paths.get_output_directory()) / "loom"
@@ -174,38 +177,3 @@ def _joined(*layers: Mapping[str, Mapping[str, Any]]) -> Table:
     for layer in layers:
         _over(whole, layer)
     return whole
-
-
-def in_words_of_the_node(error: LoomError) -> LoomError:
-    """The engine's faults name options of its command; here they are inputs."""
-    if isinstance(error, OutOfMemoryError):
-        return LoomError(_out_of_memory(error))
-    text = str(error)
-    for said, meant in _WORDS.items():
-        text = text.replace(said, meant)
-    return error if text == str(error) else LoomError(text)
-
-
-def _out_of_memory(error: OutOfMemoryError) -> str:
-    lower = "lower run_batch (and raise run_accumulate)" if error.batch > 1 else "set run_checkpointing to yes"
-    kept = f" The state after step {error.step} is saved: run the graph again to go on." if error.saved else ""
-    return (
-        f"step {error.step + 1}: {error.device} has no memory left. In LoRA Train Settings {lower}, in LoRA Dataset "
-        f"lower the resolution, or load the model in fewer bits.{kept}"
-    )
-
-
-_WORDS = {
-    "start anew with --fresh": "set resume to never to start anew",
-    "begin anew (--fresh)": "set resume to never",
-    "choose another output.name": "give another name",
-    "another output.name": "another name",
-    "leave --resume out to begin": "set resume to auto to begin",
-    "raise run.steps": "raise steps",
-    "more run.steps": "more steps",
-    "the same command goes on": "running the graph again goes on",
-    "then start the command again": "then run the graph again",
-    'Run `pip install ".[train]"` in the folder of your clone of LoRA Loom.': (
-        "Install it with `python -m pip install -r requirements.txt` in the folder of LoRA Loom, by the host's Python."
-    ),
-}

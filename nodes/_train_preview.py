@@ -36,11 +36,11 @@ def draw(title: str, losses: Sequence[Point], validation: Sequence[Point], sampl
     curve = smoothed(losses)
     if len(curve) > 1:
         box = (MARGIN, MARGIN + TEXT, WIDTH - MARGIN, HEIGHT - MARGIN)
-        everything = [value for _, value in (*curve, *validation)]
-        span = (curve[0][0], curve[-1][0], min(everything), max(everything))
+        span = (curve[0][0], curve[-1][0], *_range(curve))
         pen.line([_at(point, span, box) for point in thinned(losses) if span[2] <= point[1] <= span[3]], fill="#3a4358")
-        if len(validation) > 1:
-            pen.line([_at(point, span, box) for point in validation], fill="#e8a33d", width=2)
+        if len(validation) > 1:  # of its own height: it is measured at other timesteps, and without weights
+            own = (span[0], span[1], *_range(validation))
+            pen.line([_at(point, own, box) for point in validation], fill="#e8a33d", width=2)
         pen.line([_at(point, span, box) for point in curve], fill="#5b8def", width=2)
     for number, sample in enumerate(shown):
         small = ImageOps.contain(sample, (side, side))
@@ -62,6 +62,11 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     """Some of the points, evenly apart, with the last."""
     apart = max(1, len(points) // _POINTS)
     return [*points[:-1:apart], *points[-1:]]
+
+
+def _range(points: Sequence[Point]) -> tuple[float, float]:
+    values = [value for _, value in points]
+    return min(values), max(values)
 
 
 def _at(point: Point, span: tuple[int, int, float, float], box: tuple[int, int, int, int]) -> tuple[float, float]:

@@ -79,7 +79,7 @@ def run(
         model,
         clip,
         vae,
-        text_encoders=config.text_encoder.train,
+        text_encoders=config.text_encoder.train or bool(config.tokens.names),
         dtype=compute_dtype(config),
         checkpointing=config.run.checkpointing,
         base=base,
@@ -95,12 +95,13 @@ def run(
 
 
 def _captions(config: Any, denoiser: HostDenoiser) -> list[str]:
-    """Some that pictures have, held out ones first."""
+    """Of some pictures that are trained on, evenly apart."""
     data = open_data(config, denoiser.size_step, denoiser.latent_step)
     try:
-        order = [*data.plan.held_out, *range(len(data.pictures))]
-        captions = [data.pictures[index].captions[0] for index in order if data.pictures[index].captions]
-        return [caption for caption in dict.fromkeys(captions) if caption][:PROMPTS]
+        held_out = set(data.plan.held_out)
+        trained = [one for index, one in enumerate(data.pictures) if index not in held_out and not one.prior]
+        captions = list(dict.fromkeys(one.captions[0] for one in trained if one.captions and one.captions[0]))
+        return captions[:: -(-len(captions) // PROMPTS) or 1]
     finally:
         data.close()
 

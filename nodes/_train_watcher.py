@@ -27,10 +27,13 @@ from server import PromptServer
 from ..lora_core.train.events import Progress, Sampled, Watcher
 from ..lora_core.train.output import RunFolder
 from . import _train_preview
+from ._train_words import in_words_of_the_node
 
 EVENT = "loom.train"
 # Seconds between two previews: each is a picture over the websocket.
 _PREVIEWS = 1.0
+# And between two events of one stage.
+_STAGES = 0.2
 
 
 class HostWatcher(Watcher):
@@ -51,11 +54,12 @@ class HostWatcher(Watcher):
         self._losses: list[tuple[int, float]] = []
         self._validation: list[tuple[int, float]] = []
         self._samples: Sequence[Image] = ()
-        self._shown = -math.inf
+        self._shown = self._told = -math.inf
         self.notes: list[str] = []
 
     def stage(self, what: str, done: int, total: int) -> None:
-        if what != self._stage or done == total or time.monotonic() - self._shown > 0.2:
+        if what != self._stage or done == total or time.monotonic() - self._told > _STAGES:
+            self._told = time.monotonic()
             self.send("stage", what=what, done=done, total=total)
         if what != self._stage:
             self._stage, self._bar = what, None
@@ -101,11 +105,11 @@ class HostWatcher(Watcher):
         self.send("saved", step=step, name=name)
 
     def warned(self, message: str) -> None:
-        self.send("warning", text=message)
+        self.send("warning", text=in_words_of_the_node(message))
 
     def noted(self, message: str) -> None:
-        self.notes.append(message)
-        self.send("note", text=message)
+        self.notes.append(in_words_of_the_node(message))
+        self.send("note", text=self.notes[-1])
 
     def cancelled(self) -> bool:
         self._cancelled = self._cancelled or bool(model_management.processing_interrupted())

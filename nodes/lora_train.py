@@ -41,7 +41,7 @@ class LoomLoraTrain(io.ComfyNode):
                 ),
                 io.String.Input(
                     "name",
-                    default="loom/my_lora",
+                    default="my_lora",
                     tooltip="Of the file in the loras folder, and of the run, which is gone on with under this name.",
                 ),
                 io.Int.Input(
@@ -81,7 +81,7 @@ class LoomLoraTrain(io.ComfyNode):
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         try:
             if name is not None:
-                _files.check_filename(name, "loras")
+                _files.check_filename(name, "loras", "name")
         except LoomError as error:
             return error.message
         return True
@@ -109,8 +109,9 @@ class LoomLoraTrain(io.ComfyNode):
     ) -> io.NodeOutput:
         from . import _train_result
         from ._graph_base import base_of
-        from ._train_config import Own, in_words_of_the_node
+        from ._train_config import Own
         from ._train_run import run
+        from ._train_words import error_of_the_node
 
         base = base_of(cls.hidden.prompt, cls.hidden.unique_id)
         own = Own(name, steps, rank, learning_rate)
@@ -119,7 +120,7 @@ class LoomLoraTrain(io.ComfyNode):
             with torch.inference_mode(False), torch.enable_grad():
                 done = run(model, clip, vae, dataset, settings, own, resume, base, cls.hidden.unique_id)
         except LoomError as error:
-            raise in_words_of_the_node(error) from error
+            raise error_of_the_node(error) from error
         if not done.result.finished:
             raise InterruptProcessingException
         path = done.result.path

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from ..errors import ConfigError
 from .borrowed import borrowed
 from .config import TrainConfig, dump_config
 from .denoiser import Denoiser
@@ -80,6 +81,7 @@ def train(
     if not processes.main:
         told = OnlyCancels(told)
     folder = RunFolder.of(config.output)
+    _check_own(folder)
     state = _state_to_go_on_from(config, folder, processes, told, resume)
     if state is not None and _is_finished(state, config, folder):
         told.noted(
@@ -100,6 +102,13 @@ def train(
                 raise
             step = state.step if state is not None else 0  # nothing was trained yet, or ``Run`` would have said it
             raise OutOfMemoryError(step, processes.device, config.run.batch, step > 0) from error
+
+
+def _check_own(folder: RunFolder) -> None:
+    """Raise where the LoRA's place is taken by one that no run here made."""
+    if folder.lora().exists() and not folder.run.exists():
+        fault = f"{folder.lora()} is there already, and no run of this name made it; give another name, or move it away"
+        raise ConfigError("output.name", [fault])
 
 
 def _train(

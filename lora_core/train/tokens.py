@@ -60,10 +60,14 @@ class TokenEmbedding(nn.Module):
         self.table, self.first = table, first
         self.rows = nn.Parameter(rows.to(table.weight.device, torch.float32))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(b, tokens) -> (b, tokens, width) in the table's dtype."""
+    def get_base_layer(self) -> nn.Embedding:
+        """The table, by the name that PEFT's layers have for what they stand in the place of."""
+        return self.table
+
+    def forward(self, ids: Tensor, **named: Any) -> Tensor:
+        """(b, tokens) -> (b, tokens, width) in the table's dtype; hosts tell their tables more, as another dtype."""
         new = ids >= self.first
-        known = self.table(ids.masked_fill(new, 0))
+        known = self.table(ids.masked_fill(new, 0), **named)
         rows = self.rows[(ids - self.first).clamp_min(0)]
         return torch.where(new.unsqueeze(-1), rows.to(known.dtype), known)
 

@@ -30,6 +30,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "data": {"caption_dropout": 0.3, "latents": "mean"},
         "run": {"steps": 4},
     },
+    "words": {
+        "tokens": {"names": ["<s1>", "<s2>"], "start": ["heart", "<rand-0.02>"], "steps": 2, "keep_training": True},
+        "data": {"trigger": "<s1> <s2>"},
+        "network": {"targets": "attention"},
+        "run": {"steps": 4},
+    },
     "objective": {
         "objective": {"weighting": "min_snr", "noise_offset": 0.1},
         "network": {"start": "pissa", "targets": "attention"},
@@ -66,6 +72,7 @@ def traces(demo):
             found[name, path] = type(module), module.training, len(module._forward_hooks), "forward" in vars(module)
         for path, one in (*model.named_parameters(), *model.named_buffers()):
             found[name, path, "tensor"] = id(one), one.requires_grad, one.is_inference(), one.double().sum().item()
+    found["words"] = len(demo.clip.tokenizer.clip_l.tokenizer)
     for patcher in (demo.model, demo.clip.patcher):
         found[id(patcher)] = len(patcher.patches), len(patcher.object_patches), patcher.patches_uuid
     found["training"] = comfy.model_management.in_training
@@ -90,7 +97,8 @@ def config(name, place="host", **sections):
 
 def train(config, demo, watcher=None, change=None, **more):
     with torch.inference_mode(False), torch.enable_grad():
-        denoiser = HostDenoiser(demo.model, demo.clip, demo.vae, text_encoders=config.text_encoder.train, **more)
+        texts = config.text_encoder.train or bool(config.tokens.names)
+        denoiser = HostDenoiser(demo.model, demo.clip, demo.vae, text_encoders=texts, **more)
         if change is not None:
             change(denoiser)
         try:
@@ -180,6 +188,7 @@ with torch.inference_mode():
         train(config("text", "no_memory"), demo, change=no_memory)
     except stops.OutOfMemoryError as error:
         said["no memory"] = [str(error), error.saved, differing(before, traces(demo))]
+        said["no memory in the node"] = str(part("nodes._train_words").error_of_the_node(error))
 
     # LoRAs of the graph are part of the frozen weights.
     style = core.load_adapter(files.DEMO_LORAS / "demo_style_high_contrast.safetensors")
@@ -322,7 +331,9 @@ def test_each_step_has_the_loss_that_it_has_through_diffusers(name: str, said: d
 
     ours = small_runs.config(folder, f"host/{name}", **RUNS[name])
 
-    assert said[name] == {"finished": True, "steps": theirs.run.steps, "warnings": []}
+    warnings = said[name].pop("warnings")
+    assert said[name] == {"finished": True, "steps": theirs.run.steps}
+    assert ["that has embeddings in it" in warning for warning in warnings] == ([True] if name == "words" else [])
     expected, found = small_runs.losses_of(theirs), small_runs.losses_of(ours)
     assert list(found) == list(expected)
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5)
@@ -385,6 +396,11 @@ def test_no_memory_is_one_line_and_the_state_is_kept(said: dict[str, Any]):
 
     assert message.startswith("step 4: cpu has no memory left. Lower run.batch (and raise run.accumulate)")
     assert "\n" not in message
+    assert said["no memory in the node"] == (
+        "step 4: cpu has no memory left. In LoRA Train Settings lower run_batch (and raise run_accumulate), in LoRA "
+        "Dataset lower the resolution, or load the model in fewer bits. The state after step 3 is saved: run the graph "
+        "again to go on."
+    )
     assert saved
     assert left == []
 

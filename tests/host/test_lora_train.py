@@ -319,11 +319,22 @@ def test_a_setting_that_changes_no_step_trains_nothing(again: dict[str, PromptRe
     assert steps(again["silent"]) == []
 
 
-@pytest.mark.xfail(reason="notes have the words of the command line", strict=True)
 def test_notes_are_in_the_words_of_the_node(again: dict[str, PromptResult]) -> None:
     said = notes(again["later"]) + again["later"].outputs["train"]["text"][0]
     assert "give more steps to train on, another name, or set resume to never" in said
     assert "--fresh" not in said
+
+
+def test_a_lora_that_no_run_made_is_not_written_over(comfy: ComfyHost, things: str) -> None:
+    place = comfy.loras / "runs" / "precious.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"precious")
+
+    for resume in ("auto", "never"):
+        with pytest.raises(HostPromptError, match="no run of this name made it; give another name") as caught:
+            comfy.queue(graphs.demo() | graphs.training(things, "runs/precious", resume=resume))
+        assert str(comfy.base_directory) not in caught.value.exception_message
+    assert place.read_bytes() == b"precious"
 
 
 def test_more_steps_go_on_and_never_begins_anew(comfy: ComfyHost, things: str) -> None:
@@ -439,7 +450,7 @@ def test_another_run_of_the_same_name(wrong: Any) -> None:
     _, rank = wrong(name="runs/again", rank=3)
     _, data = wrong(name="runs/again", data={"trigger": "sks"})
 
-    assert "network.rank was 2, is 3" in rank
+    assert "rank was 2, is 3" in rank
     assert "give another name, or set resume to never" in rank
     assert "pictures, captions or settings" in data
     assert "set resume to never" in data

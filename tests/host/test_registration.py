@@ -65,7 +65,8 @@ NAMES: dict[str, tuple[str, str, str]] = {
         "[run_compile] [run_channels_last] [run_attention] [run_log_every] [run_stuck_after] [samples_seed] "
         "[samples_width] [samples_height] [samples_first] [output_keep] [output_state_every] [output_title] "
         "[output_author] [output_description] [output_license] [output_tags] [output_comment] [output_thumbnail] "
-        "[output_tensorboard] [output_plot]",
+        "[output_tensorboard] [output_plot] [tokens_names] [tokens_start] [tokens_learning_rate] [tokens_steps] "
+        "[tokens_keep_training] [tokens_norm] [tokens_norm_decay] [tokens_templates]",
         "settings",
     ),
     "LoomLoraTrain": (

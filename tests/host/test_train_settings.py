@@ -37,7 +37,7 @@ def test_all_inputs_as_the_page_gives_them_set_nothing(comfy: ComfyHost) -> None
     assert told(comfy, **{**given, "preset": "sdxl-style"}) == "TrainSettings(preset='sdxl-style', values={})"
     assert len(given) > 80
     assert "peft" not in listed["optional"]["output_format"][1]["options"]
-    assert "pivotal" not in listed["required"]["preset"][1]["options"]
+    assert "pivotal" in listed["required"]["preset"][1]["options"]
 
 
 def test_what_is_set(comfy: ComfyHost) -> None:

@@ -60,6 +60,25 @@ def test_the_fingerprint_changes_with_the_file_and_with_what_stands_beside_it(fi
     assert files.fingerprint([("styles/ink.safetensors", "")]) == states[-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "it is empty"),
+        ("mine/", "it is empty"),
+        (".safetensors", "it is empty"),
+        ("../mine", "leaves the loras folder"),
+        ("/mine", "leaves the loras folder"),
+        ("mine/con:*?", r"it holds \* : \?, which names of files have not everywhere"),
+        ("mi\nne", "control character"),
+    ],
+)
+def test_a_name_that_is_no_file_of_the_folder_is_refused(files: ModuleType, name: str, fault: str) -> None:
+    with pytest.raises(files.ConfigError, match=fault) as caught:
+        files.check_filename(name, "loras", "name")
+    assert str(caught.value).startswith("name: ")
+    files.check_filename("mine/Ink & wash (2), v1.5.safetensors", "loras")
+
+
 def stopped(files: ModuleType, filename: str, error: type[BaseException], beside: str = "") -> None:
     """A merge that fails, while another program writes a file beside it."""
     with files.new_file("checkpoints", filename) as new:

@@ -168,5 +168,6 @@ def _check_list(targets: Targets, seen: Sequence[Names], where: str) -> None:
 
 
 def _there_are(seen: Sequence[Names]) -> str:
-    endings = sorted({".".join(part for part in names[0].split(".") if not part.isdigit())[-40:] for names in seen})
+    paths = [[part for part in names[0].split(".") if not part.isdigit()] for names in seen]
+    endings = sorted({".".join(parts[-3:]) for parts in paths})
     return f"there are {', '.join(endings[:8])}" + (", ..." if len(endings) > 8 else "")

@@ -21,7 +21,7 @@ from lora_core.train.data.encoding import LatentsError
 from lora_core.train.denoiser import Conditions, Latents
 from lora_core.train.diffusers_denoiser import DiffusersDenoiser
 from lora_core.train.events import Progress, Sampled, Watcher
-from lora_core.train.loop import train
+from lora_core.train.loop import Resume, train
 from lora_core.train.output import saving
 from lora_core.train.output.checking import NotAsTrainedError
 from lora_core.train.stops import (
@@ -564,6 +564,18 @@ def test_cancelled_by_the_model_while_caches_are_filled(demo: DiffusersDenoiser,
 
     assert (result.path, result.steps, result.finished) == (None, 0, False)
     assert train(config, denoiser=demo).finished
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_lora_that_no_run_made_is_not_written_over(resume: Resume, demo: DiffusersDenoiser, tmp_path: Path):
+    config = small_runs.config(tmp_path)
+    small_runs.lora_of(config).parent.mkdir()
+    small_runs.lora_of(config).write_bytes(b"precious")
+
+    with pytest.raises(ConfigError, match="no run of this name made it"):
+        train(config, denoiser=demo, resume=resume)
+
+    assert small_runs.lora_of(config).read_bytes() == b"precious"
 
 
 def test_the_runs_own_folder_may_be_elsewhere(demo: DiffusersDenoiser, tmp_path: Path):
