@@ -16,6 +16,11 @@ from torch import Tensor
 
 from ..lora_core.errors import ConfigError
 
+EDITING = (
+    "it wants a picture or a mask beside the noise: an inpainting or editing model. Train on the model that it was "
+    "made of; its LoRAs fit both"
+)
+
 # A pass: noisy pictures (b, ...), timesteps (b,), the host's conditions.
 Pass = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
 
@@ -26,7 +31,7 @@ def run(
     sizes: Tensor,
     noisy: Tensor,
     times: Tensor,
-    guidance: float,
+    guidance: float | None,
     one_pass: Pass,
 ) -> Tensor:
     """The model's output for every picture.
@@ -37,7 +42,7 @@ def run(
         sizes: (b, 6), as the engine has them, on the CPU.
         noisy: (b, channels, ...).
         times: (b,).
-        guidance: what models that were distilled with one are told.
+        guidance: what a model that was distilled with one is told; None for others, which have their own default.
         one_pass: calls the model.
 
     Raises:
@@ -60,7 +65,7 @@ def run(
 
 
 def _prepared(
-    model: Any, row: Mapping[str, Tensor], size: Sequence[float], noisy: Tensor, guidance: float
+    model: Any, row: Mapping[str, Tensor], size: Sequence[float], noisy: Tensor, guidance: float | None
 ) -> dict[str, Any]:
     """Name -> one of the host's conditions, for one picture."""
     height, width, top, left, target_height, target_width = size
@@ -75,13 +80,12 @@ def _prepared(
         crop_w=left,
         target_height=target_height,
         target_width=target_width,
-        guidance=guidance,
+        **({} if guidance is None else {"guidance": guidance}),
         latent_image=torch.zeros_like(noisy),
         denoise_mask=None,
     )
     if "c_concat" in found:
-        fault = "it wants a picture or a mask beside the noise: an inpainting or editing model"
-        raise ConfigError("MODEL", [f"{fault}. Train on the model that it was made of; its LoRAs fit both"])
+        raise ConfigError("MODEL", [EDITING])
     return {name: one.process_cond(batch_size=1, device=noisy.device, area=None) for name, one in found.items()}
 
 

@@ -1,6 +1,6 @@
 """``HostDenoiser``: MODEL, CLIP and VAE of a graph as the engine's ``Denoiser``.
 
-What the host can sample can be trained, with nothing loaded twice: the host's own modules get the adapters, its own
+What the host can sample can be trained, on the weights that it has loaded: the host's own modules get the adapters, its own
 ``extra_conds`` makes the conditions, its own memory management loads and unloads. LoRAs that the graph put on the
 MODEL are part of the frozen weights. ``close`` gives everything back as it came.
 """
@@ -27,6 +27,7 @@ from . import _host_conditions, _host_sampling, _host_text, _host_vae
 from ._bridge import read_model
 from ._host_cancel import cancellable
 from ._host_loading import Holding
+from ._host_models import check_model, has_guidance, is_dynamic, own, own_clip, patches_digest
 from ._host_schedule import HostSchedule, Plain, host_schedule
 
 # What models that were distilled with a guidance are told in training: the prediction of the prompt alone.
@@ -70,17 +71,18 @@ class HostDenoiser:
         """
         host = read_model(model, clip)
         assert host is not None  # a MODEL is connected
-        _check_model(model)
+        check_model(model)
         _host_text.check_clip(clip)
         self.base = base
         self.architecture: Architecture = host.architecture
-        self._model, self._clip, self._vae = _own(model, "MODEL"), _own_clip(clip, text_encoders), vae
+        self._model, self._clip, self._vae = own(model, "MODEL"), own_clip(clip, text_encoders), vae
         self._latents = self._model.get_model_object("latent_format")
         _host_vae.check_vae(vae, self._latents)
         self._sampling: HostSchedule = host_schedule(self._model.get_model_object("model_sampling"))
         self._model.add_object_patch("model_sampling", Plain(self._sampling.sampling))
         if dtype is not None and dtype != self._model.model.get_dtype_inference():
             self._model.set_model_compute_dtype(dtype)
+        self._is_distilled = has_guidance(self._model.model)
         self._device: torch.device = self._model.load_device
         self.encoders = self._encoders() if text_encoders else []
         self._parts: dict[str, nn.Module] = {DENOISER: self._model.model.diffusion_model}
@@ -124,9 +126,10 @@ class HostDenoiser:
         with torch.inference_mode(), cancellable():
             self._clip.load_model()  # with the graph's LoRAs in its weights
         stage = self._clip.cond_stage_model
-        options = f"{type(stage).__name__} {self._clip.layer_idx} {sorted(self._clip.tokenizer_options.items())}"
-        if _is_dynamic(self._clip.patcher) and self._clip.patcher.patches:
-            options += f" {self._clip.patcher.patches_uuid}"  # these are not in the weights
+        tokenizer = getattr(self._clip, "tokenizer_options", {})
+        options = f"{type(stage).__name__} {self._clip.layer_idx} {sorted(tokenizer.items())}"
+        if is_dynamic(self._clip.patcher):  # then these are not in the weights
+            options += f" {patches_digest(self._clip.patcher.patches)}"
         return f"{weights_digest({'text': stage}, _UNSET)} {options}"
 
     def path_of(self, component: str, path: str) -> str | None:
@@ -145,7 +148,8 @@ class HostDenoiser:
         return joined(_host_text.encode(self._clip, captions))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions, sizes: Tensor) -> Tensor:
-        return self._ask(noisy, self._sampling.told(timesteps), conditions, sizes, TRAINED_GUIDANCE)
+        guidance = TRAINED_GUIDANCE if self._is_distilled else None
+        return self._ask(noisy, self._sampling.told(timesteps), conditions, sizes, guidance)
 
     @torch.no_grad()
     def sample(
@@ -154,15 +158,14 @@ class HostDenoiser:
         if width % self.size_step or height % self.size_step:
             fault = f"{width}x{height} pixels: width and height must be multiples of {self.size_step}"
             raise ConfigError("samples", [fault])
-        distilled = _has_guidance(self._model.model)
         wanted = self.encode_text([prompt])
-        unwanted = None if distilled or guidance == 1 else self.encode_text([negative])
+        unwanted = None if self._is_distilled or guidance == 1 else self.encode_text([negative])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
         shape = (1, self._latents.latent_channels, height // self.latent_step, width // self.latent_step)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
 
         def ask(noisy: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
-            told = partial(self._ask, noisy, times, sizes=sizes, guidance=guidance if distilled else TRAINED_GUIDANCE)
+            told = partial(self._ask, noisy, times, sizes=sizes, guidance=guidance if self._is_distilled else None)
             return told(wanted), None if unwanted is None else told(unwanted)
 
         latents = _host_sampling.draw(self._sampling.sampling, noise, steps, guidance, ask)
@@ -180,7 +183,9 @@ class HostDenoiser:
         """MODEL, CLIP and VAE as they came."""
         self._holding.close()
 
-    def _ask(self, noisy: Tensor, times: Tensor, conditions: Conditions, sizes: Tensor, guidance: float) -> Tensor:
+    def _ask(
+        self, noisy: Tensor, times: Tensor, conditions: Conditions, sizes: Tensor, guidance: float | None
+    ) -> Tensor:
         """What the model gives back for noisy pictures in its own units."""
         self._holding.hold()
         model = self._model.model
@@ -226,42 +231,6 @@ class HostDenoiser:
         return found
 
 
-def _own(model: Any, name: str) -> Any:
-    """A clone of ours. Models that the host loads piece by piece while it runs are loaded whole for training."""
-    if not _is_dynamic(model):
-        return model.clone()
-    try:
-        return model.clone(disable_dynamic=True)
-    except RuntimeError:
-        fault = "the host loads it piece by piece, and knows no file to load it whole from"
-        raise ConfigError(name, [f"{fault}: start ComfyUI with --disable-dynamic-vram to train on it"]) from None
-
-
-def _own_clip(clip: Any, trained: bool) -> Any:
-    own = clip.clone()
-    if trained and _is_dynamic(clip.patcher):
-        own.patcher = _own(clip.patcher, "CLIP")
-        own.cond_stage_model = own.patcher.model
-    return own
-
-
-def _is_dynamic(patcher: Any) -> bool:
-    return bool(getattr(patcher, "is_dynamic", bool)())
-
-
-def _check_model(model: Any) -> None:
-    """Raise ConfigError for what would be in the way of gradients, or missing from them."""
-    if getattr(model, "injections", None):
-        fault = "a node before this one hooks LoRAs into its layers (a bypass loader)"
-        raise ConfigError("MODEL", [f"{fault}: load them with LoRA Loader, whose changes are in the weights"])
-
-
 def _attention(chosen: Any, *arguments: Any, **named: Any) -> Tensor:
     """torch's own, in the place of the host's choice: some of these have no gradient."""
     return attention_pytorch(*arguments, **named)
-
-
-def _has_guidance(model: Any) -> bool:
-    """Whether a model was distilled with a guidance, which it is told, so that no negative prompt is needed."""
-    config = getattr(model.model_config, "unet_config", {})
-    return bool(config.get("guidance_embed", False))

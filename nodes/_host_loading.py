@@ -24,6 +24,8 @@ from ._host_cancel import cancellable
 # More than there is: everything else leaves the device.
 _ALL = 1e20
 
+_PLAIN = (Tensor, nn.Parameter)
+
 Place = tuple[dict[str, Any], str]
 
 
@@ -82,7 +84,8 @@ class Holding:
             hook.remove()
         self._hooks.clear()
         for place, name, original, usable in self._originals:
-            if usable.data_ptr() != original.data_ptr():  # some starts of adapters take a part out of the base
+            # Some starts of adapters take a part out of the base, where it is not quantised.
+            if type(original) in _PLAIN and usable.data_ptr() != original.data_ptr():
                 self._changed[id(place), name] = usable.data
             place[name] = original
         self._originals.clear()
@@ -127,7 +130,7 @@ class Holding:
 
 def trainable(tensor: Tensor) -> Tensor:
     """The same numbers as a tensor that can take part in gradients, on the same memory where it is a plain one."""
-    if type(tensor) in (Tensor, nn.Parameter):
+    if type(tensor) in _PLAIN:
         made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     else:  # a quantised one, of several tensors

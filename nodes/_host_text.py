@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -80,10 +81,16 @@ def encode_held(clip: Any, captions: Sequence[str]) -> list[Row]:
         if clip.layer_idx is not None:
             stage.set_clip_options({"layer": clip.layer_idx})
         stage.set_clip_options({"execution_device": device})
-        with cancellable(), model_management.cuda_device_context(device):
+        with cancellable(), _on(device):
             made = stage.encode_token_weights(clip.tokenize(literal(caption)))
         rows.append(_row({"cond": made[0], "pooled_output": made[1], **(made[2] if len(made) > 2 else {})}))
     return rows
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """What the host puts around its text encoders where it knows of several GPUs."""
+    around = getattr(model_management, "cuda_device_context", None)  # hosts before 0.30 have none
+    return nullcontext() if around is None else around(device)
 
 
 def check_clip(clip: Any) -> None:

@@ -43,16 +43,26 @@ def encode(vae: Any, latent_format: Any, pixels: Tensor) -> Latents:
     means: list[Tensor] = []
     stds: list[Tensor] = []
     for picture in pixels.cpu():
-        with torch.inference_mode(), cancellable(), _moments(vae) as has_moments:
-            made = vae.encode(((picture + 1) / 2).movedim(0, -1)[None])
-            if has_moments:
-                mean, log_variance = made.float().chunk(2, dim=1)
+        with torch.inference_mode(), cancellable():
+            mean, log_variance = _encoded(vae, ((picture + 1) / 2).movedim(0, -1)[None])
+            if log_variance is not None:
                 stds.append(_flat(_scale(latent_format, mean) * torch.exp(0.5 * log_variance.clamp(-30, 20))))
-            else:
-                mean = made.float()
             means.append(_flat(latent_format.process_in(mean)))
     mean = torch.cat([one.clone() for one in means]).cpu()
-    return Latents(mean, torch.cat([one.clone() for one in stds]).cpu() if stds else None)
+    return Latents(mean, torch.cat([one.clone() for one in stds]).cpu() if len(stds) == len(means) else None)
+
+
+def _encoded(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean and log variance of the VAE's distribution, None where it tells its middle alone."""
+    try:
+        with _moments(vae) as has_moments:
+            made = vae.encode(picture).float()
+        if not has_moments:
+            return made, None
+        mean, log_variance = made.chunk(2, dim=1)
+        return mean, log_variance
+    except RuntimeError:  # with too little memory the host encodes tiles, whose channels it knows beforehand
+        return vae.encode(picture).float(), None
 
 
 def decode(vae: Any, latent_format: Any, latents: Tensor) -> Tensor:
@@ -68,7 +78,8 @@ def _moments(vae: Any) -> Iterator[bool]:
     """A block in which the VAE gives mean and log variance; the value says whether it does."""
     stage = vae.first_stage_model
     regularization = getattr(stage, "regularization", None)
-    if not isinstance(regularization, autoencoder.DiagonalGaussianRegularizer):
+    regroups = getattr(stage, "bn", None) is not None  # FLUX.2's normalises what comes out, by channel
+    if regroups or not isinstance(regularization, autoencoder.DiagonalGaussianRegularizer):
         yield False
         return
     stage.regularization = _Moments()

@@ -20,6 +20,8 @@ from ..lora_core.errors import ConfigError
 from ..lora_core.train.config import TrainConfig, parse_config
 from ..lora_core.train.config.presets import preset_for, preset_values
 from . import _files
+from ._host_models import has_guidance
+from ._host_schedule import prediction_of
 from ._train_types import Dataset, TrainSettings
 
 AUTO = "auto-"
@@ -61,13 +63,16 @@ def compose(own: Own, dataset: Dataset, settings: TrainSettings | None, architec
     settings = settings or DEFAULT
     preset = settings.preset
     if preset.startswith(AUTO):
-        preset = preset_for(architecture, preset.removeprefix(AUTO))
+        prediction = prediction_of(model.get_model_object("model_sampling"))
+        preset = preset_for(architecture, preset.removeprefix(AUTO), prediction)
     given: Table = {section: dict(values) for section, values in settings.values.items()}
     _over(given, {"data": dataset.data, "validation": dataset.validation})
     if given["validation"].get("folder"):  # then none of the others are held out, whatever the preset says
         given["validation"].setdefault("split", 0.0)
     _over(given, _own(own, given, preset_values(preset)))
     decided = _decided(model, clip, own.name, given)
+    if preset.startswith("flux") and not has_guidance(model.model):
+        decided["samples"] = {"guidance": 1.0}  # distilled without one, as schnell: more would burn its pictures
     config = parse_config({"preset": preset, **_joined(decided, given)}, "LoRA Train")
     if not (config.network.train or config.text_encoder.train):
         fault = "network.train: nothing but words is trained, which makes no LoRA; set it, or use `loom train`"

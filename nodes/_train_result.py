@@ -13,25 +13,32 @@ from torch import Tensor
 
 from ..lora_core.train.output import RunFolder
 from ..lora_core.train.output.pictures import samples_of
+from ._train_words import in_words_of_the_node
 
 # Of these the report has the host's own words, without a path of this machine.
-_LEFT_OUT = ("files", "folder")
+_LEFT_OUT = ("files", "folder", "warnings")
 
 
-def described(found: Mapping[str, Any], report: Mapping[str, Any], folder: RunFolder, notes: Sequence[str]) -> Any:
+def described(
+    found: Mapping[str, Any],
+    report: Mapping[str, Any],
+    folder: RunFolder,
+    notes: Sequence[str],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
     """One object, as Inspect LoRA has it, with the training added.
 
     Args:
         found: of ``inspect_file``.
         report: of ``TrainResult``.
         folder: of the run.
-        notes: what was told on the way.
+        notes, warnings: what was told on the way.
     """
     training = {name: value for name, value in report.items() if name not in _LEFT_OUT}
-    return {
-        **found,
-        "training": {**training, "notes": list(notes), "run": viewed(folder.run / "loss.png")["subfolder"]},
-    }
+    # Those of a run that was finished before are in its report alone.
+    told = list(dict.fromkeys((*warnings, *map(in_words_of_the_node, report.get("warnings", [])))))
+    place = viewed(folder.plot)["subfolder"]
+    return {**found, "training": {**training, "warnings": told, "notes": list(notes), "run": place}}
 
 
 def viewed(path: Path) -> dict[str, str]:

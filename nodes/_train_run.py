@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import folder_paths
@@ -16,6 +16,7 @@ from ..lora_core.train.output import RunFolder
 from ..lora_core.train.pieces import open_data
 from ._bridge import read_model
 from ._host_denoiser import HostDenoiser
+from ._host_models import unused_patches
 from ._train_config import Own, compose, compute_dtype, with_prompts
 from ._train_result import viewed
 from ._train_types import Dataset, TrainSettings
@@ -34,7 +35,7 @@ class Done:
         folder: of the run.
         name: of the LoRA in the host's list.
         architecture: of the model.
-        notes: what was told on the way.
+        notes, warnings: what was told on the way.
     """
 
     result: TrainResult
@@ -42,6 +43,7 @@ class Done:
     name: str
     architecture: str
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def run(
@@ -72,8 +74,10 @@ def run(
     assert host is not None  # a MODEL is connected
     config = compose(own, dataset, settings, host.architecture.name, model, clip)
     folder = RunFolder.of(config.output)
-    name = Path(os.path.relpath(folder.lora(), folder_paths.get_folder_paths("loras")[0])).as_posix()
+    name = os.path.relpath(folder.lora(), folder_paths.get_folder_paths("loras")[0])  # as the host's list has it
     watcher = HostWatcher(node, folder, name, viewed)
+    if warning := unused_patches(model):
+        watcher.warned(warning)
     model_management.unload_all_models()
     denoiser = HostDenoiser(
         model,
@@ -90,8 +94,10 @@ def run(
         result = train(config, watcher=watcher, resume=cast(Resume, resume), denoiser=denoiser)
     finally:
         denoiser.close()
+        gc.collect()  # what was trained on goes before the next node wants its memory
+        model_management.soft_empty_cache()
         watcher.send("ended", finished=bool(result and result.finished), step=result.steps if result else None)
-    return Done(result, folder, name, host.architecture.name, tuple(watcher.notes))
+    return Done(result, folder, name, host.architecture.name, tuple(watcher.notes), tuple(watcher.warnings))
 
 
 def _captions(config: Any, denoiser: HostDenoiser) -> list[str]:

@@ -56,6 +56,7 @@ class HostWatcher(Watcher):
         self._samples: Sequence[Image] = ()
         self._shown = self._told = -math.inf
         self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def stage(self, what: str, done: int, total: int) -> None:
         if what != self._stage or done == total or time.monotonic() - self._told > _STAGES:
@@ -101,11 +102,11 @@ class HostWatcher(Watcher):
         self.send("sampled", step=sampled.step, images=images)
 
     def saved(self, path: Path, step: int) -> None:
-        name = (Path(self._name).parent / path.name).as_posix()
-        self.send("saved", step=step, name=name)
+        self.send("saved", step=step, name=str(Path(self._name).parent / path.name))
 
     def warned(self, message: str) -> None:
-        self.send("warning", text=in_words_of_the_node(message))
+        self.warnings.append(in_words_of_the_node(message))
+        self.send("warning", text=self.warnings[-1])
 
     def noted(self, message: str) -> None:
         self.notes.append(in_words_of_the_node(message))

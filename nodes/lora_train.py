@@ -127,7 +127,7 @@ class LoomLoraTrain(io.ComfyNode):
         assert path is not None  # the run is finished
         # Its family is the model's; a file alone may not tell, least of all for a model of no known one.
         found = inspect_file(path, done.architecture)
-        described = _train_result.described(found, done.result.report, done.folder, done.notes)
+        described = _train_result.described(found, done.result.report, done.folder, done.notes, done.warnings)
         report = json.dumps([described], ensure_ascii=False, indent=2)
         samples = _train_result.last_samples(done.folder)
         plot = [done.folder.plot] if done.folder.plot.exists() else []

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .denoiser import Conditions
 
 _SHAPE = ".shape"
@@ -22,11 +23,12 @@ def joined(rows: Sequence[Conditions]) -> dict[str, Tensor]:
     """One row a caption, without the batch's dimension -> all of them.
 
     Raises:
-        ValueError: rows have different names, or dimensions.
+        ConfigError: rows have different names, or dimensions.
     """
     names = list(rows[0])
     if any(list(row) != names for row in rows):
-        raise ValueError(f"conditions of one batch have different names: {[list(row) for row in rows]}")
+        fault = f"it gives different conditions for captions of one batch, {[list(row) for row in rows]}"
+        raise ConfigError("text encoder", [f"{fault}: set the batch to 1"])
     found: dict[str, Tensor] = {}
     for name in names:
         each = [row[name] for row in rows]
@@ -34,7 +36,8 @@ def joined(rows: Sequence[Conditions]) -> dict[str, Tensor]:
             found[name] = torch.stack(each)
             continue
         if any(one.dim() != each[0].dim() for one in each):
-            raise ValueError(f"conditions {name} of one batch: {[tuple(one.shape) for one in each]}")
+            fault = f"{name} has different dimensions for captions of one batch, {[tuple(one.shape) for one in each]}"
+            raise ConfigError("text encoder", [f"{fault}: set the batch to 1"])
         longest = [max(sizes) for sizes in zip(*(one.shape for one in each), strict=True)]
         found[name] = torch.stack([_filled_up(one, longest) for one in each])
         found[name + _SHAPE] = torch.tensor([list(one.shape) for one in each])

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import torch
 
 from ..errors import ConfigError
-from .borrowed import borrowed
+from .borrowed import base_digest, borrowed
 from .config import TrainConfig, dump_config
 from .denoiser import Denoiser
 from .events import OnlyCancels, Watcher, Watchers
@@ -84,6 +84,8 @@ def train(
     _check_own(folder)
     state = _state_to_go_on_from(config, folder, processes, told, resume)
     if state is not None and _is_finished(state, config, folder):
+        if denoiser is not None:  # it is at hand, so it is known whether it is the one
+            check_base(state, base_digest(denoiser), folder.state)
         told.noted(
             f"finished already, at step {state.step}: give more run.steps to train on, another output.name, or begin "
             "anew (--fresh)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from demo.measure import dark_fraction, rises, saturation
 from host_harness.host import ComfyHost
 from host_harness.prompts import HostPromptError, PromptResult
 from lora_core.io import TensorFile
-from painted import paint, paint_some
+from painted import paint_some
 
 pytestmark = pytest.mark.host
 
@@ -382,75 +382,3 @@ def test_cancelled_it_keeps_what_it_has_and_goes_on(comfy: ComfyHost, things: st
     assert f"going on from step {done} of 40" in notes(again)
     assert report(again)["training"]["epochs"] == 10
     assert events(again, "ended")[-1]["finished"]
-
-
-# Faults
-
-
-@pytest.fixture
-def wrong(comfy: ComfyHost, things: str) -> Iterator[Any]:
-    """A call with inputs that cannot be, for the one line that is said: (node, line)."""
-
-    def told(folder: str = things, name: str = "runs/wrong", **inputs: Any) -> tuple[str, str]:
-        with pytest.raises(HostPromptError) as caught:
-            comfy.queue(graphs.demo() | graphs.training(folder, name, **inputs))
-        if caught.value.node_errors:
-            ((node, fault),) = caught.value.node_errors.items()
-            (error,) = fault["errors"]
-            line = f"{error['message']}: {error['details']}"
-        else:
-            node, line = str(caught.value.node_id), caught.value.exception_message
-        assert "\n" not in line
-        assert not re.search(r"--fresh|--resume|output\.name|run\.steps", line), "words of the command line"
-        assert comfy.alive
-        return node, line
-
-    yield told
-    assert "runs/wrong.safetensors" not in listed(comfy)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "node", "said"),
-    [
-        ({"name": "../mine"}, "train", "'../mine' leaves the loras folder"),
-        ({"name": "/mine"}, "train", "'/mine' leaves the loras folder"),
-        ({"name": ""}, "train", "it is empty, expected a name"),
-        ({"resume": "must"}, "train", "there is no state to go on from: set resume to auto to begin"),
-        ({"resume": "perhaps"}, "train", "'perhaps' not in"),
-        ({"steps": -1}, "train", "smaller than min"),
-        ({"learning_rate": 9.0}, "train", "learning_rate: 9 is for prodigy; adamw needs about 0.0001"),
-        ({"rank": 4000, "settings": {"network_targets": "regex:^nowhere$"}}, "train", "chooses no module"),
-        ({"settings": {"preset": "mine"}}, "settings", "'mine' not in"),
-        ({"settings": {"output_format": "peft"}}, "settings", "'peft' not in"),
-        ({"settings": {"text_encoder_learning_rate": 1e-4}}, "settings", "it is for text_encoder_train"),
-        ({"settings": {"more": "network.rank = 3"}}, "settings", "network.rank: is what LoRA Train sets"),
-        ({"folder": "training/none"}, "data", "no folder of pictures named 'training/none'"),
-        ({"folder": "(none)"}, "data", "choose a folder, or connect images"),
-        ({"data": {"resolution": 60}}, "data", "resolution 60x60 is below bucket_step 64"),
-    ],
-)  # fmt: skip
-def test_faults_are_one_line(wrong: Any, inputs: dict[str, Any], node: str, said: str) -> None:
-    where, line = wrong(**inputs)
-
-    assert where == node
-    assert said in line
-
-
-def test_pictures_without_captions(comfy: ComfyHost, wrong: Any) -> None:
-    paint(comfy.input / "training" / "bare" / "one.png")
-    node, line = wrong("training/bare")
-
-    assert node == "data"
-    assert "no caption found for 1 of 1 pictures" in line
-
-
-@pytest.mark.usefixtures("again")
-def test_another_run_of_the_same_name(wrong: Any) -> None:
-    """Of another rank, of other pictures."""
-    _, rank = wrong(name="runs/again", rank=3)
-    _, data = wrong(name="runs/again", data={"trigger": "sks"})
-
-    assert "rank was 2, is 3" in rank
-    assert "give another name, or set resume to never" in rank
-    assert "pictures, captions or settings" in data
-    assert "set resume to never" in data

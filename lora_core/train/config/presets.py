@@ -33,10 +33,11 @@ def preset_values(name: str) -> Table:
     return _over({}, PRESETS[name].values)
 
 
-def preset_for(architecture: str, purpose: str) -> str:
+def preset_for(architecture: str, purpose: str, prediction: str = "flow") -> str:
     """The preset of a model family, by its name in ``ARCHITECTURES``, for a purpose: ``style``, ``subject``, ...
 
-    Variants have that of the family whose name theirs begins with. Of the rest, transformers share one.
+    Variants have that of the family whose name theirs begins with. Of the rest flows share one, and what predicts
+    noise or v has SDXL's.
 
     Raises:
         UnknownNameError: no such purpose.
@@ -44,11 +45,7 @@ def preset_for(architecture: str, purpose: str) -> str:
     if purpose not in _PURPOSES:
         raise UnknownNameError("purpose", purpose, tuple(_PURPOSES))
     alike = [model for model in _MODELS if architecture == model or architecture.startswith(f"{model}_")]
-    return f"{max(alike, key=len, default=_ALIKE.get(architecture, 'dit'))}-{purpose}"
-
-
-# UNets of other names than the family that they were made of.
-_ALIKE = {"ssd_1b": "sdxl", "segmind_vega": "sdxl"}
+    return f"{max(alike, key=len, default='dit' if prediction == 'flow' else 'sdxl')}-{purpose}"
 
 
 def _over(below: Mapping[str, Any], *layers: Mapping[str, Any]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lora_core.errors import ConfigError
 from lora_core.train.conditions import joined, rows_of
 
 
@@ -30,5 +31,5 @@ def test_rows_of_different_lengths_come_back_as_they_were():
 
 
 def test_rows_that_have_other_names_are_refused():
-    with pytest.raises(ValueError, match="different names"):
+    with pytest.raises(ConfigError, match="different conditions for captions of one batch"):
         joined([{"text": torch.ones(1)}, {"text": torch.ones(1), "pooled": torch.ones(1)}])

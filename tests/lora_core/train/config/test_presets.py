@@ -124,20 +124,22 @@ def test_the_note_says_it_in_words():
 
 
 @pytest.mark.parametrize(
-    ("architecture", "preset"),
+    ("architecture", "prediction", "preset"),
     [
-        ("sd15", "sd15-style"),
-        ("sdxl", "sdxl-style"),
-        ("sdxl_refiner", "sdxl-style"),
-        ("segmind_vega", "sdxl-style"),
-        ("flux_schnell", "flux-style"),
-        ("flux2", "dit-style"),
-        ("lumina2", "dit-style"),
-        ("loom_demo", "loom_demo-style"),
+        ("sd15", "epsilon", "sd15-style"),
+        ("sdxl", "epsilon", "sdxl-style"),
+        ("sdxl_refiner", "epsilon", "sdxl-style"),
+        ("segmind_vega", "epsilon", "sdxl-style"),
+        ("own_0123456789ab", "v", "sdxl-style"),
+        ("own_0123456789ab", "flow", "dit-style"),
+        ("flux_schnell", "flow", "flux-style"),
+        ("flux2", "flow", "dit-style"),
+        ("lumina2", "flow", "dit-style"),
+        ("loom_demo", "v", "loom_demo-style"),
     ],
 )
-def test_every_family_has_a_preset(architecture: str, preset: str):
-    assert preset_for(architecture, "style") == preset
+def test_every_family_has_a_preset(architecture: str, prediction: str, preset: str):
+    assert preset_for(architecture, "style", prediction) == preset
 
 
 def test_a_purpose_that_is_none_is_told_with_the_nearest():
