@@ -1,8 +1,8 @@
 """``HostDenoiser``: MODEL, CLIP and VAE of a graph as the engine's ``Denoiser``.
 
-What the host can sample can be trained, on the weights that it has loaded: the host's own modules get the adapters, its own
-``extra_conds`` makes the conditions, its own memory management loads and unloads. LoRAs that the graph put on the
-MODEL are part of the frozen weights. ``close`` gives everything back as it came.
+What the host can sample can be trained, on the weights that it has loaded: the host's own modules get the adapters,
+its own ``extra_conds`` makes the conditions, its own memory management loads and unloads. LoRAs that the graph put on
+the MODEL are part of the frozen weights. ``close`` gives everything back as it came.
 """
 
 from __future__ import annotations
