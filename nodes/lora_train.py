@@ -107,6 +107,7 @@ class LoomLoraTrain(io.ComfyNode):
         resume: str,
         settings: TrainSettings | None = None,
     ) -> io.NodeOutput:
+        from ..lora_core.train.stops import Cancelled
         from . import _train_result
         from ._graph_base import base_of
         from ._train_config import Own
@@ -119,6 +120,8 @@ class LoomLoraTrain(io.ComfyNode):
             # The host runs nodes without gradients; the engine switches them off itself where it wants none.
             with torch.inference_mode(False), torch.enable_grad():
                 done = run(model, clip, vae, dataset, settings, own, resume, base, cls.hidden.unique_id)
+        except Cancelled:  # before there was a run
+            raise InterruptProcessingException from None
         except LoomError as error:
             raise error_of_the_node(error) from error
         if not done.result.finished:

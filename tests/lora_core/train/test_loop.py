@@ -407,7 +407,11 @@ def test_anew_is_the_first_time_again(demo: DiffusersDenoiser, tmp_path: Path):
 
 
 class NotToBeUsed:
-    """A model that nobody may ask anything."""
+    """A model that tells which one it is, and nothing else."""
+
+    def __init__(self, demo: DiffusersDenoiser) -> None:
+        self.parts = demo.parts
+        self.vae_fingerprint, self.text_fingerprint = demo.vae_fingerprint, demo.text_fingerprint
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the model was asked for its {name}")
@@ -418,10 +422,21 @@ def test_a_finished_run_does_nothing_when_it_is_called_again(demo: DiffusersDeno
     first = train(config, denoiser=demo)
     before = contents(tmp_path / "out")
 
-    again = train(config, denoiser=NotToBeUsed())  # type: ignore[arg-type]
+    again = train(config, denoiser=NotToBeUsed(demo))  # type: ignore[arg-type]
 
     assert again == first
     assert contents(tmp_path / "out") == before
+
+
+def test_a_finished_run_of_another_model_is_told(demo: DiffusersDenoiser, tmp_path: Path):
+    """Settings name a model by its place; what is there may be another one."""
+    config = small_runs.config(tmp_path)
+    train(config, denoiser=demo)
+    other = NotToBeUsed(demo)
+    other.vae_fingerprint = "another"
+
+    with pytest.raises(ResumeError, match="the base model is not the one that the run was begun with"):
+        train(config, denoiser=other)  # type: ignore[arg-type]
 
 
 def test_so_does_one_of_embeddings_alone(demo: DiffusersDenoiser, tmp_path: Path):
@@ -431,7 +446,7 @@ def test_so_does_one_of_embeddings_alone(demo: DiffusersDenoiser, tmp_path: Path
     first = train(config, denoiser=demo)
     assert first.path == tmp_path / "out" / "ink.s1.safetensors"
 
-    assert train(config, denoiser=NotToBeUsed()) == first  # type: ignore[arg-type]
+    assert train(config, denoiser=NotToBeUsed(demo)) == first  # type: ignore[arg-type]
 
 
 def test_a_finished_run_whose_file_is_gone_writes_it_again(demo: DiffusersDenoiser, tmp_path: Path):
@@ -454,7 +469,7 @@ def test_a_finished_run_writes_its_file_in_another_way_when_it_is_asked_to(demo:
 
     factors = [tensor for name, tensor in small_runs.tensors_of(half).items() if not name.endswith("alpha")]
     assert {tensor.dtype for tensor in factors} == {torch.bfloat16}
-    assert train(half, denoiser=NotToBeUsed()).finished  # type: ignore[arg-type]
+    assert train(half, denoiser=NotToBeUsed(demo)).finished  # type: ignore[arg-type]
 
 
 def test_what_changes_nothing_any_more_is_told(demo: DiffusersDenoiser, tmp_path: Path):
@@ -464,7 +479,7 @@ def test_what_changes_nothing_any_more_is_told(demo: DiffusersDenoiser, tmp_path
     train(
         small_runs.config(tmp_path, optimizer={"learning_rate": 1e-5}),
         watcher=told,
-        denoiser=NotToBeUsed(),  # type: ignore[arg-type]
+        denoiser=NotToBeUsed(demo),  # type: ignore[arg-type]
     )
 
     assert told.warnings == [
@@ -707,7 +722,7 @@ def test_pictures_of_the_class_are_drawn_first_and_trained_on(demo: DiffusersDen
     assert "a thing" in seen
     # Every second picture of a step is one of the class: two steps of two pictures see half of the four.
     assert first.report["epochs"] == 0.5
-    assert train(config, denoiser=NotToBeUsed()) == first  # type: ignore[arg-type]
+    assert train(config, denoiser=NotToBeUsed(demo)) == first  # type: ignore[arg-type]
 
 
 class Order(Watcher):
