@@ -11,12 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lora_core.train.config import ModelSection, TrainConfig, parse_config
-from lora_core.train.denoiser import Denoiser
+from lora_core.train.denoiser import Conditions, Denoiser
 from lora_core.train.diffusers_denoiser import DiffusersDenoiser
 from lora_core.train.events import Progress, Watcher
+from lora_core.train.loop import train
 from lora_core.train.output.curves import read_rows
 from lora_core.train.state import State, load_state, saved_steps
 from painted import paint_some
+
+Predict = Callable[[Tensor, Tensor, Conditions, Tensor], Tensor]
 
 BASE = Path(__file__).parents[1] / "demo" / "model"
 # Of all runs: adapters in some of the modules, no curves to draw, a look at the loss after each step, so that a watcher
@@ -130,3 +133,38 @@ class Wrapped:
         if name in self._methods:
             return self._methods[name]
         return getattr(self._denoiser, name)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files below a folder; curves and settings of the run, which say what happened last, are left out."""
+    last = ("loss.csv", "config.toml")
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name not in last}
+
+
+def good_run(folder: Path, demo: DiffusersDenoiser, **sections: Any) -> dict[str, bytes]:
+    """Two steps that all is well with: a LoRA and a state that later faults must not touch."""
+    result = train(config(folder, **{**sections, "run": {"steps": 2}}), denoiser=demo)
+    assert result.finished
+    return contents(folder / "out")
+
+
+def fails_at(demo: DiffusersDenoiser, call: int, error: Exception) -> Predict:
+    calls = iter(range(1, 10**6))
+
+    def predict(*arguments: Any) -> Tensor:
+        if next(calls) == call:
+            raise error
+        return demo.predict(*arguments)
+
+    return predict
+
+
+class NotToBeUsed:
+    """A model that tells which one it is, and nothing else."""
+
+    def __init__(self, demo: DiffusersDenoiser) -> None:
+        self.parts = demo.parts
+        self.vae_fingerprint, self.text_fingerprint = demo.vae_fingerprint, demo.text_fingerprint
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the model was asked for its {name}")

@@ -340,7 +340,8 @@ with torch.inference_mode():
                 raise RuntimeError("The size of tensor a (4) must match the size of tensor b (8)")
             return pixels.movedim(-1, 1)[:, :2]
 
-    said["tiles"] = host_vae.encode(OddVae, Film, pixels).std is None
+    tiled = host_vae.encode(OddVae, Film, pixels)
+    said["tiles"] = [list(tiled.mean.shape), list(tiled.std.shape), tiled.std.abs().max().item()]
     Stage.bn = object()
     said["normalising VAE"] = host_vae.encode(OddVae, Film, pixels).std is None
 
