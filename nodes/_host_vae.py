@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,11 @@ def encode(vae: Any, latent_format: Any, pixels: Tensor) -> Latents:
 
 
 def _encoded(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Mean and log variance of the VAE's distribution, None where it tells its middle alone."""
+    """Mean and log variance of the VAE's distribution, None where it tells its middle alone.
+
+    With too little memory the host encodes tiles, whose channels it knows beforehand: then the middle is all there is,
+    and the distribution has no width, so that pictures of one run have the same parts.
+    """
     try:
         with _moments(vae) as has_moments:
             made = vae.encode(picture).float()
@@ -61,8 +66,9 @@ def _encoded(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor | None]:
             return made, None
         mean, log_variance = made.chunk(2, dim=1)
         return mean, log_variance
-    except RuntimeError:  # with too little memory the host encodes tiles, whose channels it knows beforehand
-        return vae.encode(picture).float(), None
+    except RuntimeError:  # what is wrong otherwise is so again
+        mean = vae.encode(picture).float()
+        return mean, torch.full_like(mean, -math.inf)
 
 
 def decode(vae: Any, latent_format: Any, latents: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,13 +80,13 @@ def compose(own: Own, dataset: Dataset, settings: TrainSettings | None, architec
     return config
 
 
-def with_prompts(config: TrainConfig, captions: list[str]) -> TrainConfig:
+def with_prompts(config: TrainConfig, captions_of: Callable[[TrainConfig], list[str]]) -> TrainConfig:
     """Where no prompts are set: pictures of some captions, a few times on the way.
 
     A CPU takes minutes for each picture of the usual size, so there none are drawn unasked.
     """
     slow = config.run.device == "cpu" and max(config.data.resolution) > _SMALL
-    if config.samples.prompts or not captions or slow:
+    if config.samples.prompts or slow or not (captions := captions_of(config)):
         return config
     every = config.samples.every or (-(-config.run.steps // 4) if config.run.steps >= 100 else 0)
     samples = config.samples.model_copy(update={"prompts": tuple(captions), "every": every})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import folder_paths
 from comfy import model_management
 
 from ..lora_core.errors import MissingExtraError
+from ..lora_core.train.config import TrainConfig
 from ..lora_core.train.loop import Resume, TrainResult, train
 from ..lora_core.train.output import RunFolder
 from ..lora_core.train.pieces import open_data
@@ -90,7 +92,7 @@ def run(
     )
     result: TrainResult | None = None
     try:
-        config = with_prompts(config, _captions(config, denoiser))
+        config = with_prompts(config, partial(_captions, denoiser))
         result = train(config, watcher=watcher, resume=cast(Resume, resume), denoiser=denoiser)
     finally:
         denoiser.close()
@@ -100,7 +102,7 @@ def run(
     return Done(result, folder, name, host.architecture.name, tuple(watcher.notes), tuple(watcher.warnings))
 
 
-def _captions(config: Any, denoiser: HostDenoiser) -> list[str]:
+def _captions(denoiser: HostDenoiser, config: TrainConfig) -> list[str]:
     """Of some pictures that are trained on, evenly apart."""
     data = open_data(config, denoiser.size_step, denoiser.latent_step)
     try:
