@@ -1,7 +1,7 @@
 """Train both LoRAs with the engine and check what they must do, without a host.
 
     loom demo                           # or: python -m demo.prove
-    loom demo --output /tmp/proof
+    loom demo --output proof
 
 Leaves the LoRAs, contact_sheet.png, loss.png and results.json in a folder. An interrupted one goes on when it is
 called again; a finished one is done anew.
