@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ._files import add_demo_loras
+from ._routes import add_routes
 from .apply_stack import LoomApplyStack
 from .convert_lora import LoomConvertLora
 from .demo_model import LoomDemoModel
@@ -39,6 +40,7 @@ class LoomExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         add_demo_loras()
+        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -1,0 +1,18 @@
+"""All routes of the pack: each module's own, in one table."""
+
+from __future__ import annotations
+
+from ._route import Route, register
+from ._routes_library import ROUTES as LIBRARY
+
+ROUTES: tuple[Route, ...] = (*LIBRARY,)
+
+
+def add_routes() -> None:
+    """Have the host serve them. Nothing else happens before the first request: no thread, no file."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:  # a host without a server runs graphs all the same
+        for route in ROUTES:
+            register(route, server.routes)
