@@ -6,6 +6,7 @@ Environments are made once and reused. All installs go under one constraint: the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -31,6 +32,16 @@ def install(session: nox.Session, extra: str) -> None:
     session.install("--constraint", str(constraints_file()), "--editable", f".[{extra}]")
 
 
+def page_tools(session: nox.Session) -> None:
+    """tsc, ESLint and the host's types, as package-lock.json has them; Node.js runs the page's own tests without them."""
+    lock = (ROOT / "package-lock.json").read_bytes()
+    mark = ROOT / "node_modules" / ".loom"
+    wanted = hashlib.sha256(lock).hexdigest()
+    if not mark.exists() or mark.read_text() != wanted:
+        session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", external=True)
+        mark.write_text(wanted)
+
+
 def host(session: nox.Session) -> HostEnvironment:
     if session.virtualenv.venv_backend != "none":
         # A developer's own ComfyUI (COMFYUI_PATH) runs under its own Python, or else under this session's.
@@ -47,12 +58,14 @@ def tests(session: nox.Session) -> None:
     # Two processes, one of them with the host: most of a test is Python, which uses one core.
     parallel = () if {"-n", "-s", "--pdb"} & set(session.posargs) else ("-n", "2", "--dist", "loadscope")
     env = {"LOOM_TORCH": torch_requirement(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if not session.posargs:
+        session.run("node", "--test", *map(str, sorted((ROOT / "tests" / "web").glob("*.test.mjs"))), external=True)
     session.run("pytest", *parallel, *session.posargs, env=env)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """What CI and pre-commit check. `nox -s lint -- --fix` puts right what can be."""
+    """What CI and pre-commit check, Python and the page. `nox -s lint -- --fix` puts right what can be."""
     install(session, "lint")
     if "--fix" in session.posargs:
         session.run("ruff", "check", "--fix", ".")
@@ -61,6 +74,8 @@ def lint(session: nox.Session) -> None:
         session.run("ruff", "check", ".")
         session.run("ruff", "format", "--check", ".")
     session.run("pyright")
+    page_tools(session)
+    session.run("npm", "run", "--silent", "lint", external=True)
 
 
 @nox.session

@@ -29,10 +29,13 @@ gc.set_threshold(50_000, 20, 50)
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`host` follows from the fixtures; `gpu` is the one mark that a machine may lack the means for."""
+    """`host` and `browser` follow from the fixtures; `gpu` is the one mark that a machine may lack the means for."""
     for item in items:
-        if {"comfy", "comfy_environment"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if {"comfy", "comfy_environment"} & fixtures:
             item.add_marker(pytest.mark.host)
+        if "chromium" in fixtures:
+            item.add_marker(pytest.mark.browser)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -56,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     with_host = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "tests").rglob("test_*.py")
-        if "ComfyHost" in path.read_text("utf-8")
+        if path.parent.name == "browser" or "ComfyHost" in path.read_text("utf-8")
     }
     return ByFile(config, log)
 

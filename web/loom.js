@@ -1,0 +1,12 @@
+// @ts-check
+/** What the host loads: the extension, which hands everything on to the modules beside this file. */
+
+import { app, stylesheet } from "./host.mjs";
+import { rowsWidget } from "./rows/widget.mjs";
+
+stylesheet("loom.css");
+
+app.registerExtension({
+  name: "loom",
+  getCustomWidgets: () => ({ LOOM_ROWS: /** @type {any} */ (rowsWidget) }),
+});
