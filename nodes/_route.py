@@ -21,7 +21,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import folder_paths
@@ -171,7 +171,7 @@ def _kind(value: object) -> str:
     return {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pool(name: Pool) -> ThreadPoolExecutor:
     """Made at the first request: the host's start costs nothing."""
     return ThreadPoolExecutor(POOLS[name], thread_name_prefix=f"loom-{name}")
