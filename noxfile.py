@@ -33,7 +33,7 @@ def install(session: nox.Session, extra: str) -> None:
 
 
 def page_tools(session: nox.Session) -> None:
-    """tsc, ESLint and the host's types, as package-lock.json has them; Node.js runs the page's own tests without them."""
+    """tsc, ESLint and the types of the host, as package-lock.json has them; the tests of pure modules need none."""
     lock = (ROOT / "package-lock.json").read_bytes()
     mark = ROOT / "node_modules" / ".loom"
     wanted = hashlib.sha256(lock).hexdigest()

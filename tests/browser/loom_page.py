@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from host_harness.host import PACK_NAME, ComfyHost
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route
+
+from host_harness.host import PACK_NAME, ComfyHost
 
 # Where screenshots go that a reader of the README sees; a test run alone leaves the repository as it is.
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
