@@ -12,6 +12,7 @@ import platform
 import sys
 from io import FileIO
 from pathlib import Path
+from struct import Struct
 
 import torch
 
@@ -20,6 +21,16 @@ from .changed import CHANGED, check_unchanged, identity
 from .dtypes import TORCH_DTYPES
 from .header import read_header
 from .tensor_ref import TensorRef, TensorSource
+
+# How single numbers are stored, little-endian as the format wants it.
+_NUMBERS = {
+    "F64": Struct("<d"),
+    "F32": Struct("<f"),
+    "F16": Struct("<e"),
+    "BF16": Struct("<f"),  # its upper half
+    "I64": Struct("<q"),
+    "I32": Struct("<i"),
+}
 
 
 class TensorFile(TensorSource):
@@ -69,6 +80,20 @@ class TensorFile(TensorSource):
             raw = bytearray(self._map[start : start + ref.nbytes])
             return torch.frombuffer(raw, dtype=dtype).reshape(ref.shape)
         return torch.frombuffer(self._map, dtype=dtype, count=ref.numel, offset=start).reshape(ref.shape)
+
+    def number(self, ref: TensorRef) -> float:
+        """The value of a tensor with one element. A file has hundreds of alphas, and making tensors of them takes long.
+
+        Raises:
+            CorruptFileError: as ``view``.
+        """
+        read = _NUMBERS.get(ref.dtype)
+        if read is None or ref.numel != 1:
+            return super().number(ref)
+        self._check_unchanged()
+        start = self.data_start + ref.begin
+        raw = self._map[start : start + ref.nbytes]
+        return float(read.unpack(b"\0\0" + raw if ref.dtype == "BF16" else raw)[0])
 
     def forget(self, ref: TensorRef) -> None:
         """Give back its pages, which come from the file again when needed.

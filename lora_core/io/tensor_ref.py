@@ -48,7 +48,7 @@ class TensorRef:
 
     def item(self) -> float:
         """The value of a tensor with one element (an alpha), as a float."""
-        return float(self.source.view(self).item().real)  # a complex alpha is nonsense, but no crash
+        return self.source.number(self)
 
     def __repr__(self) -> str:
         return f"TensorRef({self.name!r}, {list(self.shape)}, {self.dtype})"
@@ -74,6 +74,10 @@ class TensorSource(Mapping[str, TensorRef]):
     @abstractmethod
     def view(self, ref: TensorRef) -> torch.Tensor:
         """The tensor of one of this source's refs, shape and dtype as stored."""
+
+    def number(self, ref: TensorRef) -> float:
+        """The value of a tensor with one element."""
+        return float(self.view(ref).item().real)  # a complex alpha is nonsense, but no crash
 
     def forget(self, ref: TensorRef) -> None:
         """Say that a tensor that was read is not needed for now: a file gives its memory back."""

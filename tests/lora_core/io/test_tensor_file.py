@@ -123,6 +123,18 @@ BAD_HEADERS: dict[str, tuple[Any, bytes, str]] = {
 }
 
 
+@pytest.mark.parametrize("dtype", TORCH_DTYPES.values(), ids=str)
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["scalar", "list of one"])
+def test_a_single_number_is_the_same_without_a_tensor(
+    tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    """An alpha, which a file has hundreds of."""
+    value = torch.tensor(1.0 if dtype == torch.bool else 13.0).to(dtype).reshape(shape)
+    save_file({"alpha": value, "before": torch.zeros(3, dtype=torch.uint8)}, tmp_path / "numbers.safetensors")
+    with TensorFile(tmp_path / "numbers.safetensors") as file:
+        assert file["alpha"].item() == float(file["alpha"].load().item().real) == float(value.item().real)
+
+
 @pytest.mark.parametrize("case", BAD_HEADERS)
 def test_a_bad_header_is_one_line(tmp_path: Path, case: str) -> None:
     header, data, expected = BAD_HEADERS[case]
