@@ -71,7 +71,7 @@ class WarmPython:
 
     def __init__(self, python: Path, variables: tuple[tuple[str, str], ...]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="loom-warm-")
-        server = Path(self._folder.name) / "server.py"
+        server = Path(self._folder.name) / "forking.py"  # not server.py, which the host has
         server.write_text(SERVER)
         # Threads of OpenMP do not live on in a fork.
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
