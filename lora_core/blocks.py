@@ -107,6 +107,12 @@ def parse_blocks(text: str, architecture: Architecture, presets: Mapping[str, st
     return _vector(_cells(text), architecture, presets or {})
 
 
+def vector_layouts(architecture: Architecture) -> tuple[Vector, ...]:
+    """The vectors that a family's models take: one number per block first; no two of the same length."""
+    own = Vector("one number per block", architecture.blocks, architecture.blocks)
+    return (own, *(row for row in VECTORS if row.blocks == architecture.blocks))
+
+
 def parse_presets(text: str) -> dict[str, str]:
     """Presets, ``NAME:v,v,...`` one a line.
 
@@ -146,8 +152,7 @@ def _vector(cells: Sequence[str], architecture: Architecture, presets: Mapping[s
         known = ", ".join(presets) or "none are given"
         fault = f"{cells[0]!r} is neither numbers nor names=numbers nor a preset (presets: {known})"
         raise ConfigError(WHERE, [fault])
-    layouts = [Vector("one number per block", architecture.blocks, architecture.blocks)]
-    layouts += [row for row in VECTORS if row.blocks == architecture.blocks]
+    layouts = vector_layouts(architecture)
     faults = [fault for index, cell in enumerate(cells, 1) if (fault := _not_a_number(f"number {index}", cell))]
     layout = next((row for row in layouts if len(row.cells) == len(cells)), None)
     if layout is None:

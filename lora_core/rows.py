@@ -87,7 +87,7 @@ def parse_rows(value: object) -> tuple[Row, ...]:
     (Row(on=True, lora='ink.safetensors', model=0.8, clip=0.8, blocks='', hash=''),)
     """
     faults: list[str] = []
-    rows = [_row(item, f"row {number}", faults) for number, item in enumerate(_list(value), 1)]
+    rows = [read_row(item, f"row {number}", faults) for number, item in enumerate(_list(value), 1)]
     if faults:
         raise ConfigError("rows", faults)
     return tuple(rows)
@@ -111,7 +111,7 @@ def parse_stack(value: object) -> tuple[StackItem, ...]:
     for number, entry in enumerate(cast("Sequence[object]", value), 1):
         where = f"entry {number}"
         if isinstance(entry, dict):
-            items += stack_items([_row(cast("object", entry), where, faults)])
+            items += stack_items([read_row(cast("object", entry), where, faults)])
         elif isinstance(entry, list | tuple):
             items.append(_item(cast("Sequence[object]", entry), where, faults))
         else:
@@ -160,8 +160,14 @@ _RGTHREE = _Fields("on", "lora", "strength", "strengthTwo")
 _LORA_MANAGER = _Fields("active", "name", "strength", "clipStrength")
 
 
-def _row(value: object, where: str, faults: list[str]) -> Row:
-    """One row; what is wrong is added to the faults."""
+def read_row(value: object, where: str, faults: list[str]) -> Row:
+    """One row of ours, of rgthree's loader or of Lora-Manager.
+
+    Args:
+        value: an object as JSON has it.
+        where: for the faults, ``"row 2"``.
+        faults: what is wrong is added.
+    """
     if not isinstance(value, dict):
         faults.append(f"{where} is {value!r:.60}, expected an object like {{'lora': 'ink.safetensors', 'model': 0.8}}")
         return Row()
@@ -233,7 +239,7 @@ def _item(entry: Sequence[object], where: str, faults: list[str]) -> StackItem:
         table["clip"] = entry[2]
     table["blocks"] = _vector_text(entry[3]) if len(entry) > 3 else getattr(entry, "blocks", "")
     table["hash"] = getattr(entry, "hash", "")
-    row = _row(table, where, faults)
+    row = read_row(table, where, faults)
     if not row.active:
         faults.append(f"{where} names no LoRA")
     return StackItem(row.lora, row.model, row.clip, row.blocks, row.hash, str(getattr(entry, "schedule", "")))

@@ -24,18 +24,30 @@ from ..lora_core.trigger_words import trigger_words
 from . import _files
 from ._bridge import patched, read_model
 from ._embeddings import give_embeddings
-from ._report import embeddings_report, lora_report
+from ._report import embeddings_report, lora_report, taken
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a loader returns, and the adapters of its files in their order."""
+    """What a loader returns, the adapters of its files in their order, and what the page shows of each."""
 
     model: Any
     clip: Any
     trigger_words: str
     report: str
     adapters: tuple[Adapter, ...]
+    taken: tuple[dict[str, Any], ...] = ()
+
+    def shown(self, places: Sequence[int | None] = ()) -> dict[str, list[Any]]:
+        """The node's ``ui``, which the host sends to the page: ``output.loom[0]`` is a list of ``_report.taken``.
+
+        One list in a list: the host counts each object of a list of outputs as a picture of the job.
+
+        Args:
+            places: of each LoRA, the row of the node that it is from; None for one from elsewhere.
+        """
+        rows = [*places, *([None] * (len(self.taken) - len(places)))]
+        return {"loom": [[{"row": row, **one} for row, one in zip(rows, self.taken, strict=True)]]}
 
 
 def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool) -> Applied:
@@ -66,6 +78,7 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
     clip, embeddings = give_embeddings(clip, adapters)
     words: list[str] = []
     reports: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     for item, entry, fit, given in zip(items, stack.entries, fits, embeddings, strict=True):
         path = _files.lora_path(item[0], item.hash)
         words += trigger_words(path, entry.adapter.metadata)
@@ -76,8 +89,10 @@ def apply_items(model: Any, clip: Any, items: Sequence[StackItem], strict: bool)
         if host is not None and patches:
             report |= host.quantised.report(patches, entry.adapter.file)
         reports.append(report)
+        title = host.architecture.title if host else None
+        shown.append(taken(_files.lora_name(item[0], item.hash), entry.adapter, fit, title, report["notes"]))
     report = json.dumps(reports, ensure_ascii=False, indent=2)
-    return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters)
+    return Applied(model, clip, ", ".join(dict.fromkeys(words)), report, adapters, tuple(shown))
 
 
 def read_stack(items: Sequence[StackItem], architecture: Architecture | None, blocks: bool = True) -> Stack:

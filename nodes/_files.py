@@ -109,10 +109,15 @@ def merge_source(name: str) -> tuple[Path, str]:
     """The file of one of ``merge_sources``, and the kind of folder that the merged file goes to."""
     if not name.startswith(_MODELS_LABEL):
         return checkpoint_path(name), "checkpoints"
-    own, names = name.removeprefix(_MODELS_LABEL), folder_paths.get_filename_list(MODELS)
-    if own not in names:
-        raise UnknownNameError("model", own, names, f"in the {MODELS} folders")
-    return Path(_full_path(MODELS, "model", own)), MODELS
+    return model_path(name.removeprefix(_MODELS_LABEL)), MODELS
+
+
+def model_path(name: str) -> Path:
+    """The file of a model alone, by its name in the diffusion_models folders."""
+    names = folder_paths.get_filename_list(MODELS)
+    if name not in names:
+        raise UnknownNameError("model", name, names, f"in the {MODELS} folders")
+    return Path(_full_path(MODELS, "model", name))
 
 
 def check_checkpoint(name: str | None) -> bool | str:

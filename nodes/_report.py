@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..lora_core import StackEntry
+from ..lora_core import Adapter, StackEntry
 from ..lora_core.architectures import Architecture
 from ..lora_core.inspect import describe, misfit_json
+from ..lora_core.model_family import why_not
 from ..lora_core.patching import BindReport
 from ..lora_core.rows import StackItem
 from ._embeddings import Embedding
@@ -42,6 +43,39 @@ def lora_report(
         }
     report["notes"] = [*report.get("notes", []), *_notes(item, entry)]
     return report
+
+
+def taken(
+    name: str, adapter: Adapter, fit: BindReport | None, model: str | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    """The little of a report that the page shows beside a row.
+
+    Args:
+        name: in the loras folders.
+        fit, model: what the model took, and its family's title; None where no model is connected.
+        notes: of the report.
+
+    Returns:
+        ``{"lora", "model", "matched", "total", "missing", "misfit", "absent", "reason", "notes"}``: modules of the file
+        that the model took, all in the file, those that the model has not, parameters that it has in another shape,
+        component that is not connected -> modules for it, why the first of those left out was left out ("" where none
+        was). Without a model: those that are of the file's own family.
+    """
+    if fit is None:
+        matched = len({(module.target.module, module.target.slice) for module in adapter.report.modules})
+        left = adapter.report.left
+        counts: dict[str, Any] = {"matched": matched, "total": matched + len(left), "missing": len(left), "misfit": 0}
+        reason = next(iter(left.values()), "")
+        return {"lora": name, "model": None, **counts, "absent": {}, "reason": reason, "notes": list(notes)}
+    counts = {
+        "matched": fit.fitting,
+        "total": fit.total,
+        "missing": len(fit.missing),
+        "misfit": len(fit.misfits),
+        "absent": dict(fit.absent),
+        "reason": why_not(fit),
+    }
+    return {"lora": name, "model": model, **counts, "notes": list(notes)}
 
 
 def _notes(item: StackItem, entry: StackEntry) -> list[str]:

@@ -1,10 +1,4 @@
-"""A picture of where a LoRA acts: one bar per block, as long as the norm of what it adds there.
-
-The norm of a block is that of all its differences together at strength 1,
-``sqrt(sum over its modules of |scale * up @ down|^2)`` (Frobenius). It is computed from the factors,
-``|up @ down|^2 = sum((up^T up) * (down down^T))``, without making a difference of full size. A DoRA counts with its
-direction, before the magnitudes.
-"""
+"""A picture of where a LoRA acts: one bar per block, as long as the norm of what it adds (``lora_core.norms``)."""
 
 from __future__ import annotations
 
@@ -12,35 +6,7 @@ from typing import Any
 
 import torch
 
-from ..lora_core import Adapter
-from ..lora_core.adapters import Delta
-from ..lora_core.architectures import ARCHITECTURES
-from ..lora_core.types import DENOISER
-
 ROW, MARGIN, LABEL, BAR, NUMBER = 22, 12, 130, 380, 120
-
-
-def block_norms(adapter: Adapter) -> dict[str, float]:
-    """Block (of the denoiser), or the name of a text encoder -> norm, in the order of the model."""
-    architecture = ARCHITECTURES.get(adapter.architecture)
-    squares: dict[str, float] = {}
-    for target, delta in adapter.deltas:
-        component = target.module.component
-        name = architecture.block(target.module) if component == DENOISER else component
-        shape = architecture.shape(target)
-        assert shape is not None  # it was mapped onto this architecture
-        squares[name] = squares.get(name, 0.0) + _square(delta, shape)
-    order = [*architecture.blocks, *(component.name for component in architecture.components)]
-    return {name: squares[name] ** 0.5 for name in order if name in squares}
-
-
-def _square(delta: Delta, shape: tuple[int, ...]) -> float:
-    delta = getattr(delta, "direction", delta)
-    factors = delta.factors()
-    if factors is None:
-        return float(delta.apply(torch.zeros(shape), 1.0).square().sum(dtype=torch.float64))
-    up, down = factors.up.double(), factors.down.double()
-    return max(0.0, factors.scale**2 * float(((up.T @ up) * (down @ down.T)).sum()))
 
 
 def draw(title: str, norms: dict[str, float]) -> Any:

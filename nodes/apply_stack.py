@@ -31,4 +31,4 @@ class LoomApplyStack(io.ComfyNode):
     @classmethod
     def execute(cls, lora_stack: Any, model: Any = None, clip: Any = None, strict: bool = False) -> io.NodeOutput:
         done = apply_items(model, clip, parse_stack(lora_stack), strict)
-        return io.NodeOutput(done.model, done.clip, done.trigger_words, done.report)
+        return io.NodeOutput(done.model, done.clip, done.trigger_words, done.report, ui=done.shown())

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 from ..lora_core import load_adapter
 from ..lora_core.finite import check_finite
 from ..lora_core.inspect import inspect_file
+from ..lora_core.norms import file_norms
 from . import _files, _inputs
-from ._table import block_norms, draw
+from ._table import draw
 
 
 class LoomInspectLora(io.ComfyNode):
@@ -45,6 +46,6 @@ class LoomInspectLora(io.ComfyNode):
         found: dict[str, Any] = inspect_file(path)
         adapter = load_adapter(path)
         check_finite(adapter)
-        table = draw(f"{adapter.file}, {found['architecture']}", block_norms(adapter))
+        table = draw(f"{adapter.file}, {found['architecture']}", file_norms(path))
         report = json.dumps([found], ensure_ascii=False, indent=2)
         return io.NodeOutput(report, table, ", ".join(found["trigger_words"]), ui={"text": [report]})

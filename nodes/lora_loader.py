@@ -61,4 +61,4 @@ class LoomLoraLoader(io.ComfyNode):
         item = StackItem(lora_name, strength_model, strength_clip, blocks)
         done = apply_items(model, clip, [item], strict)
         tensors = lora_model(done.adapters[0], model)
-        return io.NodeOutput(done.model, done.clip, tensors, done.trigger_words, done.report)
+        return io.NodeOutput(done.model, done.clip, tensors, done.trigger_words, done.report, ui=done.shown())

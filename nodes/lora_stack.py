@@ -23,12 +23,14 @@ class LoomLoraStack(io.ComfyNode):
             inputs=[
                 *_inputs.model_and_clip(),
                 _inputs.stack_input(),
-                # A type of its own: as a STRING the host would turn a list from the API into Python's notation.
+                # The page's widget of this type holds the list; the host would turn a list that is a STRING into
+                # Python's notation.
                 _inputs.Rows.Input(
                     "rows",
-                    tooltip='A JSON list: [{"lora": "styles/ink.safetensors", "model": 0.8, "clip": 0.8}, ...]. '
+                    tooltip="LoRAs in their order. In the API a JSON list, as text or under __value__: "
+                    '[{"lora": "styles/ink.safetensors", "model": 0.8, "clip": 0.8}, ...]. '
                     'A row also takes "on", "blocks" and "hash".',
-                    extra_dict={"widgetType": "STRING", "multiline": True, "default": "[]"},
+                    extra_dict={"default": []},
                 ),
                 _inputs.strict(),
             ],
@@ -56,9 +58,12 @@ class LoomLoraStack(io.ComfyNode):
     def execute(
         cls, rows: Any = None, model: Any = None, clip: Any = None, lora_stack: Any = None, strict: bool = False
     ) -> io.NodeOutput:
-        items = [_files.resolved(item) for item in (*parse_stack(lora_stack), *_items(rows))]
+        own = parse_rows(rows)
+        incoming = parse_stack(lora_stack)
+        items = [_files.resolved(item) for item in (*incoming, *stack_items(own))]
+        places = [*(None for _ in incoming), *(place for place, row in enumerate(own) if row.active)]
         done = apply_items(model, clip, items, strict)
-        return io.NodeOutput(done.model, done.clip, items, done.trigger_words, done.report)
+        return io.NodeOutput(done.model, done.clip, items, done.trigger_words, done.report, ui=done.shown(places))
 
 
 def _items(rows: Any) -> list[StackItem]:

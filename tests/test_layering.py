@@ -20,9 +20,10 @@ LIBRARY = ROOT / "lora_core"
 ORDER = (
     *("version", "text", "errors", "types", "registry", "numeric", "untrusted"),
     *("io", "architectures", "adapters", "formats"),
-    *("names", "rows", "prompt", "blocks", "metadata", "sidecars", "trigger_words"),
+    *("names", "rows", "prompt", "pasted", "blocks", "block_presets", "metadata", "sidecars", "trigger_words"),
     *("stack", "fitting", "repeats", "mapping", "finite", "binding", "patching", "quantised"),
-    *("inspect", "index", "merge", "convert", "train", "cli", "__main__"),
+    *("norms", "conflicts"),
+    *("inspect", "index", "library", "merge", "model_family", "convert", "train", "cli", "__main__"),
 )
 HOST = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server")
 # Loading the pack must cost the host nothing, so these are imported where they are first used.

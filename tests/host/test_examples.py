@@ -47,7 +47,9 @@ def as_the_page_sends_it(workflow: dict[str, Any], info: dict[str, Any]) -> grap
         inputs: dict[str, Any] = {}
         for name, (kind, *options) in fields_of(node["type"], info).items():
             if isinstance(kind, list) or kind in WIDGETS:
-                inputs[name] = next(values, (options or [{}])[0].get("default"))
+                value = next(values, (options or [{}])[0].get("default"))
+                # A bare list would be a link.
+                inputs[name] = {"__value__": value} if isinstance(value, list) else value
                 if options and options[0].get("control_after_generate"):
                     next(values)
         assert not list(values), f"{node['type']} has fewer widgets"
