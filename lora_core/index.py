@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -89,22 +90,43 @@ def _state(root: Path, file: Path) -> Json:
     return {"path": file.relative_to(root).as_posix(), "size": size, "modified": modified}
 
 
-def _describe(file: Path) -> Json:
-    try:
-        source = _Unread(open_tensors(file))
-    except LoomError as error:
-        return {"error": error.message}
-    except OSError as error:
-        return {"error": f"{file.name}: {error.strerror or error}."}
+class Look(NamedTuple):
+    """What a header says: the report of ``inspect.describe`` without metadata, and the metadata themselves."""
+
+    report: Json
+    metadata: Mapping[str, str]
+
+
+def look_at(file: Path) -> Look:
+    """What a file is, from its header alone.
+
+    Raises:
+        LoomError: it is no LoRA, broken, or for a model that is not known.
+        OSError: it cannot be opened.
+    """
+    source = _Unread(open_tensors(file))
     try:
         adapter = map_source(source)
         report = describe(adapter, path=file)
-    except LoomError as error:
-        return {"error": error.message}
     finally:
         source.close()
     del report["metadata"]
-    return report | {"title": read_metadata(adapter.metadata).title}
+    return Look(report, adapter.metadata)
+
+
+def fault_of(file: Path, error: LoomError | OSError) -> str:
+    """One line on why a file could not be looked at, without the folders that it lies in."""
+    if isinstance(error, LoomError):
+        return error.message
+    return f"{file.name}: {error.strerror or type(error).__name__}."
+
+
+def _describe(file: Path) -> Json:
+    try:
+        look = look_at(file)
+    except (LoomError, OSError) as error:
+        return {"error": fault_of(file, error)}
+    return look.report | {"title": read_metadata(look.metadata).title}
 
 
 class _Unread(TensorSource):

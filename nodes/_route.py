@@ -134,7 +134,7 @@ def fault(status: int, line: str) -> Answer:
 
 def dumps(value: object) -> bytes:
     """JSON that a page can read: NaN and infinity, which JSON has not, are refused here and not there."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def without_folders(text: str) -> str:

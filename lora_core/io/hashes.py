@@ -46,8 +46,14 @@ def file_hashes(path: str | os.PathLike[str]) -> FileHashes:
 
 @lru_cache(maxsize=512)
 def _file_hashes(path: str, mtime: int, size: int) -> FileHashes:
+    return read_hashes(path)
+
+
+def read_hashes(path: str | os.PathLike[str], check: Callable[[], None] | None = None) -> FileHashes:
+    """As ``file_hashes``, read now; ``check`` is called now and then and may wait, or raise to stop."""
     whole, body = hashlib.sha256(), hashlib.sha256()
     with open(path, "rb") as handle:
+        size = os.fstat(handle.fileno()).st_size
         prefix = handle.read(8)
         length = int.from_bytes(prefix, "little")
         # A file of another kind has no header of this kind, and so no body.
@@ -58,6 +64,8 @@ def _file_hashes(path: str, mtime: int, size: int) -> FileHashes:
             whole.update(chunk)
             if not empty:
                 body.update(chunk)
+            if check is not None:
+                check()
     return FileHashes(whole.hexdigest(), None if empty else body.hexdigest())
 
 
