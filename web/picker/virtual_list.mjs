@@ -72,15 +72,17 @@ export class VirtualList {
   }
 
   /**
+   * Other items; what is in sight stays where it is.
+   *
    * @param {readonly T[]} items
    * @param {number} active
    */
   show(items, active) {
     this.items = items;
     this.space.style.height = `${items.length * this.height}px`;
-    this.active = -1;
-    this.move(active);
+    this.active = Math.min(active, items.length - 1);
     this.update();
+    this.moved();
   }
 
   /**
