@@ -23,10 +23,10 @@
  * @property {string | null} autov3
  * @property {string | null} sha256
  * @property {"new" | "described" | "failed"} state
- * @property {string} error
+ * @property {string | null} error
  *
  * @typedef {{ files: number, described: number, hashed: number, busy: boolean }} LibraryState
- * @typedef {{ version: number, state: LibraryState, loras: Entry[], gone: string[] }} Library
+ * @typedef {{ version: number, full: boolean, state: LibraryState, loras: Entry[], gone: string[] }} Library `full`: all there is
  *
  * @typedef {{ sha256: string, autov2: string, autov3: string | null }} Hashes
  *
@@ -50,11 +50,11 @@
  * @property {Record<string, number>} components
  * @property {Record<string, number>} ranks
  * @property {{ total: number, used: number, unmatched: string[], ignored: Record<string, string>,
- *   misfit: { key: string, expected: unknown, got: number[] }[] }} tensors
+ *   misfit: { key: string, expected: unknown, got: number[] }[], left_out?: number }} tensors
  * @property {string[]} trigger_words
  * @property {string[]} [notes]
  *
- * @typedef {{ name: string, size: number, modified: number, report: Report | null, error?: string,
+ * @typedef {{ name: string, size: number, modified: number, report: Report | null, error?: string | null,
  *   metadata: Record<string, string>, sidecar: Sidecar, hashes: Hashes | null, preview: boolean }} About
  *
  * @typedef {{ fits: boolean | null, matched: number, total: number, reason: string }} Fit

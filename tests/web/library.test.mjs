@@ -23,15 +23,15 @@ function server(...answers) {
       asked.push(since);
       const answer = answers.shift();
       if (answer instanceof Error) throw answer;
-      return /** @type {any} */ ({ state: STATE, gone: [], loras: [], version: since ?? 1, ...answer });
+      return /** @type {any} */ ({ state: STATE, gone: [], loras: [], version: since ?? 1, full: !since, ...answer });
     },
   };
 }
 
 test("changes are merged by name and in the order of file managers", () => {
-  const before = merged(new Map(), { version: 1, state: STATE, gone: [], loras: [entry("b10"), entry("b9"), entry("A")] }, true);
+  const before = merged(new Map(), { version: 1, full: true, state: STATE, gone: [], loras: [entry("b10"), entry("b9"), entry("A")] }, true);
   assert.deepEqual(names(before), ["A", "b9", "b10"]);
-  const after = merged(before, { version: 2, state: STATE, gone: ["A"], loras: [entry("b9", { size: 5 })] }, false);
+  const after = merged(before, { version: 2, full: false, state: STATE, gone: ["A"], loras: [entry("b9", { size: 5 })] }, false);
   assert.deepEqual(names(after), ["b9", "b10"]);
   assert.equal(after.get("b9")?.size, 5);
   assert.equal(before.size, 3);
@@ -67,12 +67,12 @@ test("questions do not overlap", async () => {
   assert.deepEqual(asked, [undefined, 2]);
 });
 
-test("a server that began anew is asked for all of it", async () => {
-  const { ask, asked } = server({ version: 9, loras: [entry("old")] }, { version: 2 }, { version: 2, loras: [entry("new")] });
+test("a server that began anew answers with all of it", async () => {
+  const { ask, asked } = server({ version: 9, loras: [entry("old")] }, { version: 2, full: true, loras: [entry("new")] });
   const library = new Catalogue(ask);
   await library.ready;
   await library.refresh();
-  assert.deepEqual(asked, [undefined, 9, undefined]);
+  assert.deepEqual(asked, [undefined, 9]);
   assert.deepEqual(names(library.entries), ["new"]);
 });
 

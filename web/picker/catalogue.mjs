@@ -128,14 +128,8 @@ export class Catalogue {
       this.#again = false;
       const since = this.#version;
       try {
-        let answer = await this.#ask(since || undefined);
-        let all = !since;
-        if (answer.version < since) {
-          // The server began anew and counts from the start: what it calls a change is not one of ours.
-          answer = await this.#ask();
-          all = true;
-        }
-        this.entries = merged(this.entries, answer, all);
+        const answer = await this.#ask(since || undefined);
+        this.entries = merged(this.entries, answer, answer.full);
         this.#hashes = null;
         // Somebody may have asked for the whole meanwhile.
         this.#version = this.#version === since ? answer.version : 0;
