@@ -67,7 +67,7 @@ class Location(NamedTuple):
     @property
     def parts(self) -> tuple[Location, ...]:
         """All of them, in the order of the named matrix's rows."""
-        return (self._replace(more=()), *self.more)
+        return (self._replace(more=()), *self.more) if self.more else (self,)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ become pieces of the checkpoint's tensors: ``[to_q; to_k; to_v]`` is the ``qkv``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from ..architectures import Architecture, Component, Location
 from ..architectures.spec import parameter_name, sliced_shape
@@ -23,29 +23,40 @@ _OF_LAYERS = ("weight", "bias")
 Pieces = dict[str, list[Piece]]
 
 
-def named(component: Component, paths: Mapping[str, Location]) -> Iterator[tuple[str, list[Target], Shape]]:
-    """(name, where its rows lie, shape) of every parameter of these paths, under each name that it may have."""
+def named(
+    component: Component, paths: Mapping[str, Location], among: Container[str] | None = None
+) -> Iterator[tuple[str, list[Target], Shape]]:
+    """(name, where its rows lie, shape) of every parameter of these paths, under each name that it may have.
+
+    Args:
+        among: only under these names; with few of them it is much quicker.
+    """
     for path, location in paths.items():
-        modules = [component.modules[part.path] for part in location.parts]
-        for parameter in modules[0].shapes:
+        first = component.modules[location.path]
+        for parameter in first.shapes:
+            names = [parameter_name(path, name) for name in (parameter, *first.also.get(parameter, ()))]
+            if parameter not in _OF_LAYERS and len(first.shapes) == 1:
+                # Wan's ``blocks.0.modulation`` is a parameter ``blocks.0.scale_shift_table`` in diffusers.
+                names.append(path)
+            there = names if among is None else [name for name in names if name in among]
+            if not there:  # of most families that a file is compared with
+                continue
+            modules = [component.modules[part.path] for part in location.parts]
             shapes = [
                 sliced_shape(module.shapes[parameter], part.slice) if part.slice else module.shapes[parameter]
                 for module, part in zip(modules, location.parts, strict=True)
             ]
             shape = (sum(part[0] for part in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
             targets = [Target(ModuleKey(component.name, part.path), parameter, part.slice) for part in location.parts]
-            for name in (parameter, *modules[0].also.get(parameter, ())):
-                yield parameter_name(path, name), targets, shape
-            if parameter not in _OF_LAYERS and len(modules[0].shapes) == 1:
-                # Wan's ``blocks.0.modulation`` is a parameter ``blocks.0.scale_shift_table`` in diffusers.
-                yield path, targets, shape
+            for name in there:
+                yield name, targets, shape
 
 
 def fitting(component: Component, found: Mapping[str, TensorRef], paths: Mapping[str, Location]) -> int:
     """How many of the component's parameters are there with all their rows, in the architecture's shape."""
     rows: dict[Target, int] = {}
-    for name, targets, shape in named(component, paths):
-        if name in found and found[name].shape == shape:
+    for name, targets, shape in named(component, paths, found):
+        if found[name].shape == shape:
             for target in targets:
                 length = target.slice.length if target.slice else _rows(component, target)
                 rows[target.whole] = rows.get(target.whole, 0) + length
@@ -63,7 +74,7 @@ def assembled(
     """Checkpoint key -> pieces of it, and the tensors of ``found`` that are none."""
     pieces: Pieces = {}
     rest = dict(found)
-    for name, targets, _ in named(component, paths):
+    for name, targets, _ in named(component, paths, found):
         if (ref := rest.pop(name, None)) is None:
             continue
         start = 0

@@ -150,8 +150,8 @@ def _assembled_places(
 ) -> dict[Target, Place]:
     """The place of each parameter that can be put together."""
     places: dict[Target, Place] = {}
-    for name, targets, _ in named(component, component.paths):
-        for target in targets if name in found else ():
+    for _, targets, _ in named(component, component.paths, found):
+        for target in targets:
             place = architecture.place(target.whole)
             assert place is not None
             places[target.whole] = place
