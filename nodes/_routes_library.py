@@ -16,6 +16,7 @@ from ..lora_core.errors import CorruptFileError
 from ..lora_core.io import open_tensors
 from ..lora_core.library import Library, Listing
 from ..lora_core.library.about import shown_metadata, shown_report, shown_sidecar
+from ..lora_core.library.notes import FIELDS, read_fields, write_notes
 from ..lora_core.library.previews import Previews, clamp, find_picture, tag_of
 from ..lora_core.sidecars import read_sidecars
 from ._files import lora_name, lora_names, lora_path
@@ -131,11 +132,22 @@ def _preview(asked: Asked) -> Answer:
     return Answer(made, "image/webp", headers=headers)
 
 
+def _notes(asked: Asked) -> Json:
+    wanted = asked.text("name")
+    path, fields = lora_path(wanted), read_fields({name: asked.body[name] for name in FIELDS if name in asked.body})
+    write_notes(path, fields)
+    return about(wanted)
+
+
 async def _hash(asked: Asked) -> Json:
     """Waits for the library's own thread, which the end of the program does not wait for."""
     loop, wanted = asyncio.get_running_loop(), asked.text("name")
-    path, name = await loop.run_in_executor(None, lambda: (lora_path(wanted), lora_name(wanted)))
-    found = await asyncio.wrap_future(library().hash(name, path))
+
+    def find() -> tuple[str, str]:
+        library().refresh()
+        return lora_name(wanted), lora_path(wanted)
+
+    found = await asyncio.wrap_future(library().hash(*await loop.run_in_executor(None, find)))
     return _hashes(found.sha256, found.autov3 or "")
 
 
@@ -143,5 +155,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/loom/loras", _loras),
     Route("GET", "/loom/lora", _lora),
     Route("GET", "/loom/preview", _preview, pool="pictures"),
+    Route("POST", "/loom/notes", _notes),
     Route("POST", "/loom/hash", _hash),
 )

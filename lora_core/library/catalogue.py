@@ -134,7 +134,9 @@ class Catalogue:
     def skip_hash(self, name: str) -> None:
         """A file that cannot be read has none; it is tried again when the file changes."""
         with self._lock:
-            self._to_hash.pop(name, None)
+            if name in self._to_hash:
+                del self._to_hash[name]
+                self.version += 1  # no row changed, but there is less to do
 
     def _touch(self, row: Row) -> None:
         self.version += 1

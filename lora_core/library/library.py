@@ -62,7 +62,7 @@ class Library:
         self._gone: list[str] = []
         self._told = 0
         tasks = (self._hash_asked, self._look_beside, self._look, self._hash)
-        self._worker = Worker(tasks, self._flush, idle)
+        self._worker = Worker(tasks, self._flush, idle, self._waiting)
 
     def refresh(self, *, force: bool = False) -> None:
         """See what changed on disk, unless that was done a moment ago."""
@@ -110,7 +110,11 @@ class Library:
     def report(self, name: str) -> Json | None:
         """The report of a file that was described before and is as it was then, sidecars included."""
         row = self._catalogue.row(name)
-        if row is None or self._store is None or row.looked_beside is None or row.looked_beside != row.beside:
+        if row is None or self._store is None or row.looked_beside is None:
+            return None
+        for beside in besides([row.file.path]):
+            self._catalogue.learn_beside(beside)
+        if row.looked_beside != row.beside or _seen(row.file.path) != row.file:
             return None
         kept = self._store.report(row.file, row.looked_beside)
         return None if kept is None else cast("Json", json.loads(kept))
@@ -180,6 +184,9 @@ class Library:
         except OSError:
             self._catalogue.skip_hash(row.name)
         return True
+
+    def _waiting(self) -> bool:
+        return self._looked_beside < self._scanned or (self._hashing and self._catalogue.next_to_hash() is not None)
 
     def _flush(self) -> None:
         looks, self._looks = self._looks, {}

@@ -118,8 +118,6 @@ class Store:
         hashes = [known for known in hashes if _is_text(known.file.path)]
         gone = [path for path in gone if _is_text(path)]
         with self._connection as connection:
-            for table in ("looks", "hashes"):
-                connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in gone])
             connection.executemany(
                 "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -131,6 +129,9 @@ class Store:
                 "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)",
                 [(*known.file, known.sha256, known.body) for known in hashes],
             )
+            # Last: what was found out of a file a moment before it was deleted goes with it.
+            for table in ("looks", "hashes"):
+                connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in gone])
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         try:

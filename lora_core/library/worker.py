@@ -15,6 +15,8 @@ _PAUSE = 0.5
 # The same while the program has other work.
 _PAUSE_BUSY = 4.0
 _SHORTEST_PAUSE = 0.001
+# Seconds until it is seen whether what had to wait can be done by now.
+_LOOK_AGAIN = 1.0
 
 
 class Stopped(Exception):
@@ -28,6 +30,7 @@ class Worker:
         tasks: in the order of their urgency; each does one small thing and says whether there was one.
         flush: called at most once per ``every`` seconds while there is work, and at the end of it.
         idle: whether the program has nothing else to do.
+        waiting: whether there is something that no task would do just now, but later.
     """
 
     def __init__(
@@ -35,9 +38,10 @@ class Worker:
         tasks: Sequence[Callable[[], bool]],
         flush: Callable[[], None],
         idle: Callable[[], bool] = lambda: True,
+        waiting: Callable[[], bool] = lambda: False,
         every: float = 0.5,
     ) -> None:
-        self._tasks, self._flush, self._idle, self._every = tasks, flush, idle, every
+        self._tasks, self._flush, self._idle, self._waiting, self._every = tasks, flush, idle, waiting, every
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,9 +84,10 @@ class Worker:
                 # The events of the last moments wait for their turn, too.
                 self._stop.wait(max(0.0, self._every - (time.monotonic() - self._flushed)))
                 self.flush(now=True)
-                self._wake.wait()
+                self._wake.wait(_LOOK_AGAIN if self._waiting() else None)
         except Stopped:
-            self.flush(now=True)
+            pass
+        self.flush(now=True)
 
     def _step(self) -> bool:
         for task in self._tasks:
