@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ._route import Route, register
 from ._routes_blocks import ROUTES as BLOCKS
+from ._routes_conflicts import ROUTES as CONFLICTS
 from ._routes_library import ROUTES as LIBRARY
 from ._routes_rows import ROUTES as ROWS
 
-ROUTES: tuple[Route, ...] = (*LIBRARY, *ROWS, *BLOCKS)
+ROUTES: tuple[Route, ...] = (*LIBRARY, *ROWS, *BLOCKS, *CONFLICTS)
 
 
 def add_routes() -> None:

@@ -178,6 +178,28 @@ def test_the_norm_of_each_block(loras: ComfyHost) -> None:
     assert refused(loras, "/loom/norms")[0] == 400
 
 
+# Conflicts
+
+
+def test_rows_that_do_the_same_twice_are_named(loras: ComfyHost) -> None:
+    parts = lora_files.kohya(lora_files.factors("loom_demo", seed=1))
+    lora_files.save(loras.loras / "rows" / "copy.safetensors", parts)
+    rows = [row("rows/odd", on=False), row("rows/ink"), row("gone"), row("rows/copy", model=0.5, clip=0.5)]
+    rows += [row("rows/ink", model=-1.0, blocks="mad=0"), row("demo_content_food"), row("rows/sd15")]
+    pairs = loras.post("/loom/conflicts", {"rows": rows})["pairs"]
+    found = {(pair["a"], pair["b"]): pair for pair in pairs}
+    assert set(found) == {(1, 3), (1, 4), (3, 4), (1, 6), (3, 6), (4, 6), (5, 6)}
+    assert found[1, 3]["text"] == "the same change in two files twice: its strengths add up to 1.5"
+    assert found[1, 3]["cosine"] == 1.0
+    assert found[1, 3]["shared"] > 50
+    assert found[1, 4]["text"] == "the same file twice: its strengths add up to 0"
+    assert found[5, 6]["text"] == "made for different models: Loom Demo and SD 1.5"
+    for one in rows:
+        one["model"] = one["clip"] = 0.0
+    assert loras.post("/loom/conflicts", {"rows": rows}) == {"pairs": []}
+    assert refused(loras, "/loom/conflicts", {"rows": [{"lor": "x"}]})[0] == 400
+
+
 # What a node tells after a run
 
 
