@@ -70,3 +70,18 @@ export function stylesheet(path) {
   link.href = href;
   document.head.append(link);
 }
+
+/**
+ * A change that the host's undo takes back in one step: its history looks at the graph when the change is done. Clicks
+ * would come too late for it, which looks when the mouse goes up.
+ *
+ * @param {() => void} [change]
+ */
+export function undoable(change = () => {}) {
+  app.canvas.emitBeforeChange();
+  try {
+    change();
+  } finally {
+    app.canvas.emitAfterChange();
+  }
+}
