@@ -33,6 +33,11 @@ def add_demo_loras() -> None:
         folder_paths.add_model_folder_path("loras", str(DEMO_LORAS))
 
 
+def runs_folder() -> Path:
+    """Where LoRA Train keeps what runs write besides their LoRAs."""
+    return Path(folder_paths.get_output_directory()) / "loom"
+
+
 def lora_names() -> list[str]:
     """All files of the host's loras folders, subfolders included."""
     return folder_paths.get_filename_list("loras")

@@ -7,8 +7,9 @@ from ._routes_blocks import ROUTES as BLOCKS
 from ._routes_conflicts import ROUTES as CONFLICTS
 from ._routes_library import ROUTES as LIBRARY
 from ._routes_rows import ROUTES as ROWS
+from ._routes_training import ROUTES as TRAINING
 
-ROUTES: tuple[Route, ...] = (*LIBRARY, *ROWS, *BLOCKS, *CONFLICTS)
+ROUTES: tuple[Route, ...] = (*LIBRARY, *ROWS, *BLOCKS, *CONFLICTS, *TRAINING)
 
 
 def add_routes() -> None:

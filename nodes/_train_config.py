@@ -102,7 +102,7 @@ def place(name: str) -> tuple[Path, Path, str]:
     _files.check_filename(name, "loras", "name")
     path = PurePosixPath(name.replace("\\", "/").removesuffix(".safetensors"))
     loras = Path(folder_paths.get_folder_paths("loras")[0])
-    runs = Path(folder_paths.get_output_directory()) / "loom"
+    runs = _files.runs_folder()
     return loras / path.parent, runs / path.parent, path.name
 
 

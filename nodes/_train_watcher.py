@@ -1,6 +1,8 @@
 """What a training tells the host while it runs: progress bar, preview, and events for the page.
 
-Events are websocket messages of the type ``loom.train``: ``{"prompt_id", "node", "run", "kind", ...}``, kind by kind:
+Events are websocket messages of the type ``loom.train``, kind by kind. They go to all pages, since a training takes
+the machine for long and whoever looks may see it: ``{"prompt_id", "node", "run", "lora", "kind", ...}``; ``run`` is its
+name in ``GET /loom/runs``, ``lora`` that of the file in the host's list.
 
     stage      what, done, total                         work before and beside the steps
     progress   step, steps, loss, losses, rates, steps_per_second, seconds_left, memory
@@ -26,7 +28,7 @@ from server import PromptServer
 
 from ..lora_core.train.events import Progress, Sampled, Watcher
 from ..lora_core.train.output import RunFolder
-from . import _train_preview
+from . import _train_live, _train_preview
 from ._train_words import in_words_of_the_node
 
 EVENT = "loom.train"
@@ -117,11 +119,13 @@ class HostWatcher(Watcher):
         return self._cancelled
 
     def send(self, kind: str, **data: object) -> None:
-        """An event for the page that queued the prompt."""
+        """An event for all pages."""
         server = PromptServer.instance
         prompt = getattr(server, "last_prompt_id", None)
-        message = {"prompt_id": prompt, "node": self._node, "run": self._name, "kind": kind, **data}
-        server.send_sync(EVENT, message, server.client_id)
+        run = self._name.replace("\\", "/").removesuffix(".safetensors")
+        message = {"prompt_id": prompt, "node": self._node, "run": run, "lora": self._name, "kind": kind, **data}
+        _train_live.tell(message)
+        server.send_sync(EVENT, message)
 
     def _show(self, done: int, total: int, preview: Any = None) -> None:
         self._bar = self._bar or ProgressBar(max(1, total))

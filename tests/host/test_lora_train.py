@@ -266,7 +266,8 @@ def test_two_trainings_leave_the_base_as_it_was(comfy: ComfyHost, things: str) -
 
 def test_the_page_is_told_of_every_step(comfy: ComfyHost, style: Style) -> None:
     result = style.result
-    assert {(event["node"], event["run"]) for event in events(result)} == {("train", "style/high_contrast.safetensors")}
+    named = {(event["node"], event["run"], event["lora"]) for event in events(result)}
+    assert named == {("train", "style/high_contrast", "style/high_contrast.safetensors")}
     assert [event["kind"] for event in events(result)][-1] == "ended"
 
     assert {"caching latents", "caching text", "training", "saving"} <= {one["what"] for one in events(result, "stage")}

@@ -1,0 +1,78 @@
+"""The routes of training: which runs there are on disk, and the curves and samples of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..lora_core.errors import UnknownNameError
+from ..lora_core.train.history import History, Summary, history, prompt_of, run_folders, summary
+from . import _train_live
+from ._files import lora_names, runs_folder
+from ._route import Asked, Json, Route
+
+
+def _runs(_: Asked) -> Json:
+    loras = _loras()
+    found = [summary(folder, run) for run, folder in run_folders(runs_folder()).items()]
+    found.sort(key=lambda one: (one.modified, one.run), reverse=True)
+    return {"runs": [_row(one, loras) for one in found]}
+
+
+def _run(asked: Asked) -> Json:
+    folders = run_folders(runs_folder())
+    run = asked.text("run")
+    if run not in folders:  # a name of the list, so never a path elsewhere
+        raise UnknownNameError("run", run, list(folders))
+    found = history(folders[run], run)
+    return {**_row(found.summary, _loras()), **_whole(found)}
+
+
+def _row(one: Summary, loras: dict[str, str]) -> Json:
+    return {
+        "run": one.run,
+        "lora": loras.get(f"{one.run}.safetensors", ""),
+        "step": one.step,
+        "steps": one.steps,
+        "finished": one.finished,
+        "modified": one.modified,
+        "loss": one.loss,
+        "samples": one.samples,
+        "preview": _viewed(one.preview) if one.preview else None,
+        "fault": one.fault,
+        "live": _train_live.live(one.run),
+    }
+
+
+def _whole(found: History) -> Json:
+    samples = [
+        {"step": step, "images": [{**_viewed(path), "prompt": prompt_of(path)} for path in pictures.values()]}
+        for step, pictures in found.samples.items()
+    ]
+    return {
+        "config": found.config,
+        "losses": found.losses,
+        "validation": found.validation,
+        "rates": found.rates,
+        "samples": samples,
+    }
+
+
+def _viewed(path: Path) -> Json:
+    """What the host's ``/view`` wants to know; ``changed`` tells two pictures of one name apart."""
+    place = path.parent.relative_to(folder_paths.get_output_directory())
+    return {
+        "filename": path.name,
+        "subfolder": place.as_posix(),
+        "type": "output",
+        "changed": int(path.stat().st_mtime) if path.exists() else 0,
+    }
+
+
+def _loras() -> dict[str, str]:
+    """Name with ``/`` -> name in the host's list."""
+    return {name.replace("\\", "/"): name for name in lora_names()}
+
+
+ROUTES: tuple[Route, ...] = (Route("GET", "/loom/runs", _runs), Route("GET", "/loom/run", _run))
