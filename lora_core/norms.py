@@ -60,4 +60,5 @@ def _square(delta: Delta, shape: Shape) -> float:
     if factors is None:
         return float(delta.apply(torch.zeros(shape), 1.0).square().sum(dtype=torch.float64))
     up, down = factors.up.double(), factors.down.double()
-    return max(0.0, factors.scale**2 * float(((up.T @ up) * (down @ down.T)).sum()))
+    square = factors.scale**2 * float(((up.T @ up) * (down @ down.T)).sum())
+    return 0.0 if square < 0 else square  # rounding; a NaN stays one

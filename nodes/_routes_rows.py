@@ -7,14 +7,16 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ..lora_core.errors import ConfigError, LoomError
+from ..lora_core.errors import ConfigError, LoomError, UnknownNameError
 from ..lora_core.io import state_of
 from ..lora_core.mapping import load_adapter
 from ..lora_core.model_family import ModelFit, model_family, model_fit, model_state
+from ..lora_core.names import resolve_name
 from ..lora_core.pasted import read_pasted
 from ..lora_core.rows import Row
 from . import _files
 from ._route import Asked, Json, Route
+from ._routes_library import library
 
 # Kind of a model in the page's question -> its file by its name in the graph.
 MODELS: Mapping[str, Callable[[str], Path]] = {
@@ -24,6 +26,8 @@ MODELS: Mapping[str, Callable[[str], Path]] = {
 }
 # LoRAs in one question; a stack has a handful.
 MAX_LORAS = 1_000
+# Bytes that are read for the hash of a pasted row; the node itself reads all, if it must.
+MAX_HASHED = 4 << 30
 
 
 def _rows(asked: Asked) -> Json:
@@ -41,11 +45,29 @@ def _rows(asked: Asked) -> Json:
 def _named(row: Row) -> tuple[Row | None, str]:
     """The row with its file's name in the list, else as it is; and what is wrong with the name."""
     try:
-        return replace(row, lora=_files.lora_name(row.lora, row.hash)), ""
+        return replace(row, lora=_name(row)), ""
     except ConfigError as error:  # a path: no node would take it
         return None, error.message
     except LoomError as error:
         return row, error.message
+
+
+def _name(row: Row) -> str:
+    """By the hashes that the library has; files without are read where that is no matter of minutes."""
+    unread = 0
+
+    def autov3(name: str) -> str | None:
+        nonlocal unread
+        known = library().row(name)
+        unread += 0 if known is None or known.autov3 else known.file.size
+        return known.autov3 if known else None
+
+    try:
+        return resolve_name(row.lora, _files.lora_names(), row.hash, autov3)
+    except UnknownNameError:
+        if not 0 < unread <= MAX_HASHED:
+            raise
+        return _files.lora_name(row.lora, row.hash)
 
 
 def _fit(asked: Asked) -> Json:
