@@ -135,8 +135,8 @@ def _preview(asked: Asked) -> Answer:
 def _notes(asked: Asked) -> Json:
     wanted = asked.text("name")
     path, fields = lora_path(wanted), read_fields({name: asked.body[name] for name in FIELDS if name in asked.body})
-    write_notes(path, fields)
-    return about(wanted)
+    written = write_notes(path, fields)
+    return about(wanted) | {"saved": written}
 
 
 async def _hash(asked: Asked) -> Json:

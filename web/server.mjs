@@ -55,7 +55,8 @@
  * @property {string[]} [notes]
  *
  * @typedef {{ name: string, size: number, modified: number, report: Report | null, error?: string | null,
- *   metadata: Record<string, string>, sidecar: Sidecar, hashes: Hashes | null, preview: boolean }} About
+ *   metadata: Record<string, string>, sidecar: Sidecar, hashes: Hashes | null, preview: boolean, saved?: string[] }} About `saved`: names of the
+ *   sidecars that were just written
  *
  * @typedef {{ fits: boolean | null, matched: number, total: number, reason: string }} Fit
  * @typedef {{ a: number, b: number, cosine: number, shared: number, text: string }} Conflict
@@ -132,7 +133,7 @@ export const viewUrl = (/** @type {Image} */ { filename, subfolder, type }) =>
 
 /**
  * @param {string} name
- * @param {{ notes?: string, strength?: number | null, trigger_words?: string }} changes
+ * @param {{ notes?: string, strength?: number | null, trigger_words?: string | string[] }} changes
  * @returns {Promise<About>}
  */
 export const saveNotes = (name, changes) => post("notes", { name, ...changes });

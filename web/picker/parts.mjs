@@ -2,6 +2,7 @@
 /** Small elements that show an entry: its picture, a text with marked parts, its row in the list. */
 
 import { h, icon } from "../dom.mjs";
+import { stylesheet } from "../host.mjs";
 import { previewUrl } from "../server.mjs";
 import { fieldsOf, folderOf } from "./choice.mjs";
 import { stateText, titleOf } from "./entry_text.mjs";
@@ -11,6 +12,8 @@ import { ranges } from "./fuzzy.mjs";
  * @typedef {import("../server.mjs").Entry} Entry
  * @typedef {import("./fuzzy.mjs").Range} Range
  */
+
+stylesheet("picker/parts.css");
 
 /**
  * The picture of a LoRA, loaded when it comes into sight, or a tile with its first letters.
@@ -22,8 +25,11 @@ import { ranges } from "./fuzzy.mjs";
 export function picture(entry, title, size) {
   // The same colour each time for the same LoRA.
   const hue = [...entry.name].reduce((sum, letter) => (sum * 31 + (letter.codePointAt(0) ?? 0)) % 360, 7);
-  const letters = [...title.replace(/[^\p{L}\p{N} _-]/gu, "")].join("").split(/[\s_-]+/u).filter(Boolean);
-  const initials = letters.slice(0, 2).map((word) => [...word][0]?.toUpperCase()).join("");
+  const named = title.replace(/[^\p{L}\p{N} _-]/gu, " ").split(/[\s_-]+/u).filter(Boolean);
+  const initials = named
+    .slice(0, 2)
+    .map((word) => [...word][0]?.toUpperCase())
+    .join("");
   const tile = h("div", { class: "loom-picture", style: { "--hue": String(hue) }, "aria-hidden": "true" }, initials);
   if (entry.preview) {
     // A new file under the old name has a new picture.

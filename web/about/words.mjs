@@ -1,0 +1,57 @@
+// @ts-check
+/** Trigger words and training tags: a click copies, the arrow sends into a prompt. */
+
+import { h, icon } from "../dom.mjs";
+import { copy } from "./copy.mjs";
+
+/**
+ * @typedef {object} Send where words can go
+ * @property {string} title of the place
+ * @property {(word: string) => void} send
+ */
+
+/**
+ * @param {string} word
+ * @param {Send | null} send
+ * @param {string} [note] behind the word, as how often it occurs
+ */
+export function wordChip(word, send, note = "") {
+  const copied = { class: "loom-word-copy", type: "button", title: `Copy “${word}”`, dir: "auto" };
+  return h(
+    "span",
+    { class: "loom-word" },
+    h("button", { ...copied, on: { click: () => void copy(word, "Trigger word") } }, word, note && h("small", { class: "loom-muted" }, note)),
+    send &&
+      h(
+        "button",
+        {
+          class: "loom-word-send",
+          type: "button",
+          title: `Send to ${send.title}`,
+          "aria-label": `Send “${word}” to ${send.title}`,
+          on: { click: () => send.send(word) },
+        },
+        icon("send"),
+      ),
+  );
+}
+
+/**
+ * @param {readonly string[]} words
+ * @param {Send | null} send
+ */
+export function wordList(words, send) {
+  if (!words.length) return h("p", { class: "loom-muted" }, "The file and what lies beside it name none.");
+  return h(
+    "div",
+    { class: "loom-words" },
+    words.map((word) => wordChip(word, send)),
+    words.length > 1 &&
+      h(
+        "button",
+        { class: "loom-button loom-bordered", type: "button", on: { click: () => void copy(words.join(", "), "Trigger words") } },
+        icon("copy"),
+        "Copy all",
+      ),
+  );
+}
