@@ -1,4 +1,4 @@
-"""``loom train`` in processes of its own, to be killed and interrupted: by its command line, under accelerate, or warm.
+"""``loom`` in processes of its own, to be killed and interrupted: by its command line, under accelerate, or warm.
 
 A warm one is forked from a process that has all libraries in memory, which saves the seconds of their import.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -18,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from command_line import Result
 from lora_core.train.config import TrainConfig, dump_config
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +43,7 @@ class Running:
 
     @property
     def output(self) -> str:
-        return self._log.read_text("utf-8", errors="replace")
+        return self._log.read_text("utf-8", errors="replace") if self._log.exists() else ""
 
     def until(self, seen: Callable[[], bool]) -> None:
         """Wait for something to be there, without a pause: it may be gone soon."""
@@ -94,6 +97,22 @@ def warm_pair(config: TrainConfig) -> list[Running]:
     ]
 
 
+def loom(*arguments: object, folder: Path = ROOT, environment: Mapping[str, str] | None = None) -> Result:
+    """``python -m lora_core`` in that folder, warm: what it says and how it ends."""
+    with tempfile.TemporaryDirectory(prefix="loom-said-") as said:
+        one = started(*arguments, out=Path(said, "out"), err=Path(said, "err"), folder=folder, environment=environment)
+        status = one.end()
+        return Result(status, *(Path(said, name).read_text("utf-8") for name in ("out", "err")))
+
+
+def started(
+    *arguments: object, out: Path, err: Path, folder: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> Running:
+    """The same, while it runs; a terminal may be one of the files."""
+    wanted = (list(map(str, arguments)), str(out), str(err), dict(environment or {}), str(folder))
+    return _process(wanted, err)
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -101,7 +120,11 @@ def free_port() -> int:
 
 
 def _forked(config: TrainConfig, log: Path, environment: Mapping[str, str]) -> Running:
-    process = _server().Process(target=_run, args=(["train", str(_settings(config))], str(log), {**environment}))
+    return _process((["train", str(_settings(config))], str(log), str(log), {**environment}, str(ROOT)), log)
+
+
+def _process(wanted: tuple[list[str], str, str, dict[str, str], str], log: Path) -> Running:
+    process = _server().Process(target=_run, args=wanted)
     process.start()
     assert process.pid is not None
     return Running(process.pid, lambda: process.exitcode, log)
@@ -124,15 +147,20 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
+def _run(arguments: Sequence[str], out: str, err: str, environment: Mapping[str, str], folder: str) -> None:
     """In the forked process."""
-    from lora_core.cli import main
+    import torch
 
+    # torch makes its pool of threads anew in a fork, and two threads that are the first to want it get in each
+    # other's way ("Invalid thread pool!"): transformers loads in several.
+    torch.set_num_threads(1)
     os.environ.update({**ENVIRONMENT, **environment})
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(file, stream.fileno())
-    sys.exit(main(arguments))
+    os.chdir(folder)
+    files = {name: os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in {out, err}}
+    for stream, name in ((sys.stdout, out), (sys.stderr, err)):
+        os.dup2(files[name], stream.fileno())
+    sys.argv[1:] = arguments
+    runpy.run_module("lora_core", run_name="__main__", alter_sys=True)
 
 
 def _settings(config: TrainConfig) -> Path:

@@ -8,14 +8,13 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import running
 from lora_core.architectures import ARCHITECTURES
 from lora_core.types import Target
 from painted import paint_some
@@ -91,18 +90,11 @@ def test_the_commands(folder: Path, command: list[str]):
     paint_some(folder / "pictures", 2)
     if "--init" not in command:
         (folder / "run.toml").write_text(RUN, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "lora_core", *command[1:]],
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = running.loom(*command[1:], folder=folder, environment={"PATH": ""})
 
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     if "--json" in command:
-        document = json.loads(done.stdout)
+        document = json.loads(done.out)
         if command[1] == "train":
             assert (document["finished"], document["report"]["parameters"] > 0) == (True, True)
         else:

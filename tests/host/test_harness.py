@@ -86,15 +86,15 @@ def test_a_failing_node_carries_its_exception(comfy: ComfyHost) -> None:
     assert comfy.alive
 
 
-def test_a_full_size_checkpoint_samples_and_can_be_interrupted(comfy: ComfyHost, sd15_checkpoint: Path) -> None:
-    name = comfy.add_model(sd15_checkpoint, "checkpoints")
+def test_a_checkpoint_samples_and_can_be_interrupted(comfy: ComfyHost, sd15_reduced: Path) -> None:
+    name = comfy.add_model(sd15_reduced, "checkpoints")
     result = comfy.queue(sampled(name))
     (pixels,) = comfy.images(result)
     assert pixels.shape == (64, 64, 3)
     assert pixels.std() > 1, "a flat picture: the weights did not do anything"
     assert [value for node, value, _ in result.progress if node == "4"] == [1, 2]
 
-    running = comfy.submit(sampled(name, steps=200))
+    running = comfy.submit(sampled(name, steps=5000))
     assert running.wait_for(lambda kind, data: kind == "progress" and data["value"] >= 1)
     comfy.interrupt()
     with pytest.raises(HostPromptError) as caught:

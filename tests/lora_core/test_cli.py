@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import running
 import small_models
 from command_line import Loom, one_line
 from lora_core.architectures import ARCHITECTURES
@@ -128,13 +129,12 @@ def test_what_stops_a_merge_leaves_nothing(
         assert (status, err) == (1, "loom: new.safetensors: No space left on device.\n")
 
 
-def process(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+def process(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lora_core", *map(str, arguments)]
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(
         command,
         cwd=root,
-        env=os.environ | environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -154,7 +154,7 @@ def test_a_signal_ends_a_real_process_with_one_line(tmp_path: Path, number: sign
     """The command waits for the checkpoint, a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "base.safetensors")
     arguments = ["merge-to-checkpoint", tmp_path / "base.safetensors", "--lora", "x", "-o", tmp_path / "n.safetensors"]
-    running = process(*arguments)
+    started = process(*arguments)
     # Opening a pipe for writing without waiting works as soon as somebody reads, so the command is at it.
     for _ in range(600):
         try:
@@ -162,28 +162,29 @@ def test_a_signal_ends_a_real_process_with_one_line(tmp_path: Path, number: sign
             break
         except OSError:
             time.sleep(0.1)
-    out, err = _signalled(running, number)
+    out, err = _signalled(started, number)
     os.close(writer)
-    assert (running.returncode, out, err) == (130, "", "loom: stopped; nothing was left half-written\n")
+    assert (started.returncode, out, err) == (130, "", "loom: stopped; nothing was left half-written\n")
 
 
-def _signalled(running: subprocess.Popen[str], number: signal.Signals) -> tuple[str, str]:
+def _signalled(started: subprocess.Popen[str], number: signal.Signals) -> tuple[str, str]:
     """Signal until it ends: a signal between Python's last look for one and a read that waits is not seen in time.
 
     Seldom, since one more while Python takes itself down after the line is printed ends it by the signal itself.
     """
     for _ in range(6):
-        running.send_signal(number)
+        started.send_signal(number)
         try:
-            return running.communicate(timeout=10)
+            return started.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             continue
-    running.kill()
-    return running.communicate()
+    started.kill()
+    return started.communicate()
 
 
 def test_help_lists_only_what_works() -> None:
-    out, err = process("--help").communicate(timeout=60)
+    status, out, err = running.loom("--help")
+    assert status == 0
     assert "inspect" in out
     assert "merge-to-checkpoint" in out
     assert "convert" in out
@@ -211,44 +212,50 @@ def test_no_arguments_is_wrong_usage_with_the_help(loom: Loom) -> None:
 def test_completion_knows_the_tables(words: str, wanted: list[str]) -> None:
     count = len(words.split()) - 1
     environment = {"_LOOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
-    out, _ = process(**environment).communicate(timeout=60)
+    out = running.loom(environment=environment).out
     assert sorted(out.split()) == wanted
 
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:
     """Into a home of its own; typer finds the shell by looking at the parent process, so it is told here."""
     home = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    out, _ = process("--install-completion", "bash", **home).communicate(timeout=60)
+    out = running.loom("--install-completion", "bash", environment=home).out
     assert "completion installed" in out
     assert any("_LOOM_COMPLETE" in path.read_text() for path in tmp_path.rglob("*.sh"))
 
 
-@pytest.mark.parametrize("package", ["typer", "rich"])
-def test_a_missing_package_is_one_line(package: str) -> None:
-    code = (
-        "import sys; from importlib.abc import MetaPathFinder\n"
-        "class Hide(MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] == {package!r}: raise ModuleNotFoundError(name, name={package!r})\n"
-        "sys.meta_path.insert(0, Hide())\n"
-        "from lora_core.cli import main; sys.exit(main(['inspect', 'x']))"
-    )
+def test_a_missing_package_is_one_line() -> None:
+    code = """
+import sys
+from importlib.abc import MetaPathFinder
+from lora_core.cli import main
+
+class Hide(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(name, name=package)
+
+sys.meta_path.insert(0, Hide())
+for package in ("typer", "rich"):
+    print(package, main(["inspect", "x"]))
+"""
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
-    wanted = (
+    wanted = [
         f"loom: the command line needs the package '{package}'. "
-        'Run `pip install ".[cli]"` in the folder of your clone of LoRA Loom.\n'
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", wanted)
+        'Run `pip install ".[cli]"` in the folder of your clone of LoRA Loom.'
+        for package in ("typer", "rich")
+    ]
+    assert (done.stdout.splitlines(), done.stderr.splitlines()) == (["typer 1", "rich 1"], wanted)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(lora: Path) -> None:
-    running = process("inspect", lora, "--json", "--modules")
-    assert running.stdout is not None
-    running.stdout.close()
-    assert running.stderr is not None
-    assert running.stderr.read() == ""
-    assert running.wait(60) == 1
+    started = process("inspect", lora, "--json", "--modules")
+    assert started.stdout is not None
+    started.stdout.close()
+    assert started.stderr is not None
+    assert started.stderr.read() == ""
+    assert started.wait(60) == 1
 
 
 @pytest.mark.parametrize(

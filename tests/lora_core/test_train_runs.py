@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import running
 from command_line import Loom, one_line
 from painted import paint_some
 
@@ -152,71 +153,67 @@ def test_init_then_train(loom: Loom, here: Path):
     assert (here / "settings/loras/lora.run/config.toml").is_file()
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+# A program that says at its end whether it has imported what takes long.
+QUICK = """
+import sys
+from lora_core.cli import main
 
-
-def command(*arguments: str) -> list[str]:
-    """A program that says at its end whether it has imported what takes long."""
-    program = (
-        "import sys; from lora_core.cli import main; code = main(sys.argv[1:]); "
-        "print('imported diffusers' if 'diffusers' in sys.modules else 'quick', file=sys.stderr); sys.exit(code)"
-    )
-    return [sys.executable, "-c", program, *arguments]
-
+code = main(sys.argv[1:])
+print("imported diffusers" if "diffusers" in sys.modules else "quick", file=sys.stderr)
+sys.exit(code)
+"""
 
 # Every line of a run; anything else is noise of a library.
 LINES = re.compile(
     r"alpha 8 / rank 8: .*|loading the model|modules: .*|caching (latents|text)( \(\d+\))?|"
-    r"going on from step \d+ of 40|"
-    r"training \(40\)|validating|step \d+: train [\d.]+|drawing samples|step \d+: 1 sample|saving|step \d+: saved \S+|"
-    r"step \d+/40  loss [\d.]+  [\d.]+ it/s  memory [\d.]+ GiB  left [\d:?]+  rate \S+ \(denoiser\)|"
-    r"finished already, at step 40: .*|loom: stopp.*|imported diffusers|quick|"
+    r"going on from step \d+ of 20|"
+    r"training \(20\)|validating|step \d+: train [\d.]+|drawing samples|step \d+: 1 sample|saving|step \d+: saved \S+|"
+    r"step \d+/20  loss [\d.]+  [\d.]+ it/s  memory [\d.]+ GiB  left [\d:?]+  rate \S+ \(denoiser\)|"
+    r"finished already, at step 20: .*|loom: stopp.*|imported diffusers|quick|"
 )
 
 
 def test_a_kill_keeps_what_was_learned_and_the_same_command_finishes(here: Path):
     """With output for a program: JSON alone on standard output, lines for people on standard error."""
-    more = {"run__steps": 40, "validation__every": 40, "samples__prompts": '["thing 0"]', "samples__steps": 2}
-    arguments = command("train", *sets(data__folder="pictures", **more), "--json")
-    running = subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here
-    )
-    assert running.stderr is not None
-    said: list[str] = []
-    for line in running.stderr:
-        said.append(line)
-        if line.startswith("step 4/"):
-            running.send_signal(signal.SIGTERM)
-            break
-    out, rest = running.communicate(timeout=120)
-    said += rest.splitlines(keepends=True)
+    more = {"run__steps": 20, "validation__every": 20, "samples__prompts": '["thing 0"]', "samples__steps": 2}
+    arguments = ["train", *sets(data__folder="pictures", **more), "--json"]
+    first = running.started(*arguments, out=here / "out", err=here / "err", folder=here)
+    first.until(lambda: "\nstep 4/" in first.output)
+    status = first.send(signal.SIGTERM)
+    said = first.output.splitlines(keepends=True)
 
-    assert running.returncode == 130, said
-    stopped = json.loads(out)
-    assert (stopped["finished"], 4 <= stopped["steps"] < 40) == (False, True)
+    assert status == 130, said
+    stopped = json.loads((here / "out").read_text("utf-8"))
+    assert (stopped["finished"], 4 <= stopped["steps"] < 20) == (False, True)
     assert Path(stopped["path"]).name == f"lora-{stopped['steps']:06}.safetensors"
     assert load_file(stopped["path"])
-    assert said[-2] == (
-        f"loom: stopped at step {stopped['steps']} of 40; saved {stopped['path']} and the state; the same command goes "
+    assert said[-1] == (
+        f"loom: stopped at step {stopped['steps']} of 20; saved {stopped['path']} and the state; the same command goes "
         "on from there\n"
     )
 
-    again = subprocess.run(arguments, env=environment(), capture_output=True, text=True, cwd=here, timeout=120)
-    assert again.returncode == 0, again.stderr
-    assert f"going on from step {stopped['steps']} of 40\n" in again.stderr
-    done = json.loads(again.stdout)
-    assert (done["finished"], done["steps"], Path(done["path"]).name) == (True, 40, "lora.safetensors")
+    again = running.loom(*arguments, folder=here)
+    assert again.status == 0, again.err
+    assert f"going on from step {stopped['steps']} of 20\n" in again.err
+    done = json.loads(again.out)
+    assert (done["finished"], done["steps"], Path(done["path"]).name) == (True, 20, "lora.safetensors")
     assert done["report"]["validation"]["train"] > 0
 
-    third = subprocess.run(arguments, env=environment(), capture_output=True, text=True, cwd=here, timeout=120)
+    third = subprocess.run(
+        [sys.executable, "-c", QUICK, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        cwd=here,
+        timeout=120,
+    )
     assert third.returncode == 0, third.stderr
     assert json.loads(third.stdout)["report"] == done["report"]
     *_, finished, how = third.stderr.splitlines()
-    assert finished.startswith("finished already, at step 40: ")
+    assert finished.startswith("finished already, at step 20: ")
     assert how == "quick"
 
-    lines = "".join([*said, again.stderr, third.stderr]).splitlines()
+    lines = "".join([*said, again.err, third.stderr]).splitlines()
     assert [line for line in lines if not LINES.fullmatch(line)] == []
 
 
@@ -224,33 +221,24 @@ def test_on_a_terminal_there_are_bars_and_ctrl_c_stops(here: Path):
     import pty
 
     ours, theirs = pty.openpty()
-    running = subprocess.Popen(
-        command("train", *sets(data__folder="pictures", run__steps=400)),
-        env={**environment(), "COLUMNS": "120", "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=here,
-        start_new_session=True,
-    )
-    os.close(theirs)
+    terminal = Path(os.ttyname(theirs))
+    arguments = ["train", *sets(data__folder="pictures", run__steps=400)]
+    wide = {"COLUMNS": "120", "TERM": "xterm"}
+    started = running.started(*arguments, out=terminal, err=terminal, folder=here, environment=wide)
     seen, asked, deadline = b"", False, time.monotonic() + 120
     while time.monotonic() < deadline:
-        if not select.select([ours], [], [], 1)[0]:
+        if not select.select([ours], [], [], 0.1)[0]:
+            if started.poll() is not None:  # and all that it said is read
+                break
             continue
-        try:
-            got = os.read(ours, 65536)
-        except OSError:  # Linux says so when the other end is closed
-            break
-        if not got:
-            break
-        seen += got
+        seen += os.read(ours, 65536)
         if not asked and b" 4/400" in seen:
             asked = True
-            running.send_signal(signal.SIGINT)
+            os.kill(started.pid, signal.SIGINT)
     os.close(ours)
+    os.close(theirs)
 
-    assert running.wait(timeout=60) == 130
+    assert started.end() == 130
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.decode())  # without colours and moves
     assert re.search(r"training .*━.* 4/400 .*loss [\d.]+  [\d.]+ it/s  memory [\d.]+ GiB  left \d", text)
     assert "0/100" not in text, "a bar knows its length from the start"
