@@ -2,11 +2,13 @@
 /** What the host loads: the extension, which hands everything on to the modules beside this file. */
 
 import { app, stylesheet } from "./host.mjs";
+import { nodeMenuItems } from "./picker/node_menu.mjs";
 import { rowsWidget } from "./rows/widget.mjs";
 
 stylesheet("loom.css");
 
 app.registerExtension({
   name: "loom",
+  getNodeMenuItems: nodeMenuItems,
   getCustomWidgets: () => ({ LOOM_ROWS: /** @type {any} */ (rowsWidget) }),
 });

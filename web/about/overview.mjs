@@ -39,7 +39,7 @@ export function overview(about, { target, useStrength, notes }) {
           "details",
           { class: "loom-about-listing" },
           h("summary", {}, "Tags of the training pictures"),
-          h("div", { class: "loom-words" }, tags.map(([tag, count]) => wordChip(tag, target.current(), ` ${count}`))),
+          h("div", { class: "loom-words" }, tags.map(([tag, count]) => wordChip(tag, { send: target.current(), note: ` ${count}`, add: notes.addWord }))),
         ),
     ),
     strength &&

@@ -12,28 +12,32 @@ import { copy } from "./copy.mjs";
 
 /**
  * @param {string} word
- * @param {Send | null} send
- * @param {string} [note] behind the word, as how often it occurs
+ * @param {object} options
+ * @param {Send | null} options.send
+ * @param {string} [options.note] behind the word, as how often it occurs
+ * @param {(word: string) => void} [options.add] makes it one of the trigger words
  */
-export function wordChip(word, send, note = "") {
+export function wordChip(word, { send, note = "", add }) {
   const copied = { class: "loom-word-copy", type: "button", title: `Copy “${word}”`, dir: "auto" };
   return h(
     "span",
     { class: "loom-word" },
     h("button", { ...copied, on: { click: () => void copy(word, "Trigger word") } }, word, note && h("small", { class: "loom-muted" }, note)),
-    send &&
-      h(
-        "button",
-        {
-          class: "loom-word-send",
-          type: "button",
-          title: `Send to ${send.title}`,
-          "aria-label": `Send “${word}” to ${send.title}`,
-          on: { click: () => send.send(word) },
-        },
-        icon("send"),
-      ),
+    add && part("add", word, "trigger words", add),
+    send && part("send", word, send.title, send.send),
   );
+}
+
+/**
+ * @param {"add" | "send"} kind
+ * @param {string} word
+ * @param {string} place
+ * @param {(word: string) => void} act
+ */
+function part(kind, word, place, act) {
+  const verb = kind === "add" ? "Add" : "Send";
+  const label = { title: `${verb} to ${place}`, "aria-label": `${verb} “${word}” to ${place}` };
+  return h("button", { class: "loom-word-send", type: "button", ...label, on: { click: () => act(word) } }, icon(kind));
 }
 
 /**
@@ -45,7 +49,7 @@ export function wordList(words, send) {
   return h(
     "div",
     { class: "loom-words" },
-    words.map((word) => wordChip(word, send)),
+    words.map((word) => wordChip(word, { send })),
     words.length > 1 &&
       h(
         "button",
