@@ -18,7 +18,7 @@ export function sizeText(bytes) {
     value /= 1e3;
     unit++;
   }
-  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
 /** @param {number} seconds since 1970 */

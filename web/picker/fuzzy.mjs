@@ -16,7 +16,7 @@ const IN_BASE = 4;
 const GAP = -3;
 const GAP_MORE = -1;
 // What a letter must earn on the whole: letters that are strewn over a text are chance.
-const LEAST = 12;
+const LEAST = 16;
 const NEVER = -1e6;
 
 /**
