@@ -41,7 +41,7 @@ def test_killed_again_and_again_the_same_command_ends_as_if_never(demo: Diffuser
     def lora_is_written() -> bool:
         return any(one.name.startswith(".ink") for one in os.scandir(out))
 
-    first = running.command(config)
+    first = running.warm(config)
     first.until(lambda: newest(config) >= 1)
     time.sleep(random.Random(4).random() / 2)
     assert first.send(signal.SIGKILL) == -signal.SIGKILL
@@ -85,9 +85,9 @@ def test_two_processes_interrupted_and_gone_on_with_are_one_with_twice_the_batch
     assert launched.output.count(f"stopped at step {step} of 2000") == 1, "one process speaks for both"
     assert load_file(small_runs.lora_of(config("two", 2000), step))
 
-    # The same command goes on; two more steps are enough.
+    # The same command goes on, in two processes that know of each other as accelerate's do; two more steps are enough.
     two = config("two", step + 2, **each)
-    said = running.command(two, processes=2).finish()
+    said = "".join([one.finish() for one in running.warm_pair(two)])
     assert said.count(f"going on from step {step} of {step + 2}") == 1
     assert said.count(f"step {step + 2}/{step + 2}") == 1
 

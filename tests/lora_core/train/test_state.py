@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -207,40 +208,59 @@ def test_a_fresh_start_forgets_the_oldest_first(tmp_path: Path, monkeypatch: pyt
     assert saved_steps(tmp_path) == []
 
 
+# For each file that it is told, a fork that saves for ever: torch is imported once.
 SAVES_FOR_EVER = """
-import sys
+import os, sys
 from pathlib import Path
 import torch
 from lora_core.train.state import State, save_state, saved_steps
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-step = max(saved_steps(folder), default=0)
-while True:
-    step += 1
-    tensors = {f"network.{n}": torch.full((1000, 100), float(step)) for n in range(8)}
-    for _ in range(2):  # an interrupt after a save saves the same step again
-        save_state(folder, State(step, tensors, {"of": step}))
-    print(step, flush=True)
+for said in sys.stdin:
+    if os.fork() == 0:
+        with open(said.strip(), "w") as told:
+            print(os.getpid(), file=told, flush=True)
+            step = max(saved_steps(folder), default=0)
+            while True:
+                step += 1
+                tensors = {f"network.{n}": torch.full((1000, 100), float(step)) for n in range(8)}
+                for _ in range(2):  # an interrupt after a save saves the same step again
+                    save_state(folder, State(step, tensors, {"of": step}))
+                print(step, file=told, flush=True)
+    os.wait()
+    print("ended", flush=True)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks what it kills")
 def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path: Path, repository: Path):
     draws = random.Random(4)
     newest = 0
-    for _ in range(6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", SAVES_FOR_EVER, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        printed = int(child.stdout.readline())  # it has begun
-        time.sleep(draws.uniform(0, 0.15))
-        child.send_signal(signal.SIGKILL)
-        printed = max([printed, *(int(line) for line in child.stdout.read().split())])
-        child.wait()
+    folder, told = tmp_path / "states", tmp_path / "told"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SAVES_FOR_EVER, str(folder)],
+        cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+    assert parent.stdin is not None
+    assert parent.stdout is not None
 
-        step = saved_steps(tmp_path)[-1]
-        loaded = load_state(tmp_path, step)
+    def said() -> list[int]:
+        return [int(line) for line in told.read_text().splitlines()] if told.exists() else []
+
+    for _ in range(6):
+        told.unlink(missing_ok=True)
+        print(told, file=parent.stdin)
+        while len(said()) < 2:  # it has begun
+            assert parent.poll() is None
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.15))
+        os.kill(said()[0], signal.SIGKILL)
+        assert parent.stdout.readline() == "ended\n"
+        printed = max(said()[1:])
+
+        step = saved_steps(folder)[-1]
+        loaded = load_state(folder, step)
         # What was said to be saved is; a save may have been put in place just before the kill.
         assert printed <= step <= printed + 1
         assert step > newest
@@ -248,6 +268,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path: Path, repository: P
         assert len(loaded.tensors) == 8
         assert all(bool((tensor == step).all()) for tensor in loaded.tensors.values())
         newest = step
-    save_state(tmp_path, state(newest + 1))
-    assert names(tmp_path)[-1] == f"step-{newest + 1:06d}"
-    assert len(names(tmp_path)) == 2
+    save_state(folder, state(newest + 1))
+    assert names(folder)[-1] == f"step-{newest + 1:06d}"
+    assert len(names(folder)) == 2
+    parent.stdin.close()
+    assert parent.wait() == 0
