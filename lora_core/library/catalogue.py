@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 
 from .entry import BLANK, dumps
 from .scan import FileState
@@ -49,6 +50,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, Row] = {}
+        self._by_path: dict[str, Row] = {}
         self._gone: dict[str, int] = {}
         self._looks: dict[str, KnownLook] = {}
         self._hashes: dict[str, KnownHashes] = {}
@@ -78,14 +80,14 @@ class Catalogue:
                     self._to_look.pop(name, None)
                     self._to_hash.pop(name, None)
             self._rows = rows
-            paths = {row.file.path for row in rows.values()}
-            return [before[name].file.path for name in gone if before[name].file.path not in paths]
+            self._by_path = {row.file.path: row for row in rows.values()}
+            return [path for name in gone if (path := before[name].file.path) not in self._by_path]
 
     def _new(self, name: str, file: FileState) -> Row:
         self.version += 1
         self._gone.pop(name, None)
         row = Row(name, file, self.version)
-        look, hashes = self._looks.get(file.path), self._hashes.get(file.path)
+        look, hashes = self._looks.pop(file.path, None), self._hashes.pop(file.path, None)
         if look is not None and look.file == file:
             row.fields, row.looked_beside = look.fields, look.beside
             self._to_look.pop(name, None)
@@ -125,10 +127,11 @@ class Catalogue:
     def learn_beside(self, beside: Mapping[str, str]) -> None:
         """What lies beside each path now. Where it changed, the file is described again."""
         with self._lock:
-            for row in self._rows.values():
-                if row.file.path in beside:
-                    row.beside = beside[row.file.path]
-                    if row.fields is not None and row.looked_beside != row.beside:
+            for path, found in beside.items():
+                row = self._by_path.get(path)
+                if row is not None:
+                    row.beside = found
+                    if row.fields is not None and row.looked_beside != found:
                         self._to_look[row.name] = None
 
     def skip_hash(self, name: str) -> None:
@@ -159,6 +162,9 @@ class Catalogue:
     def next_to_look(self) -> Row | None:
         with self._lock:
             return self._rows[next(iter(self._to_look))] if self._to_look else None
+
+    def waiting_to_look(self) -> int:
+        return len(self._to_look)
 
     def next_to_hash(self) -> Row | None:
         with self._lock:
@@ -193,7 +199,7 @@ def _rendered(row: Row) -> str:
     file = row.file
     hashes = f'"autov3":{_or_null(row.autov3)},"sha256":{_or_null(row.sha256)}'
     row.text = (
-        f'{{"name":{dumps(row.name)},"size":{file.size},"modified":{file.modified / 1e9:.3f},'
+        f'{{"name":{encode_basestring_ascii(row.name)},"size":{file.size},"modified":{file.modified / 1e9:.3f},'
         f"{(row.fields or BLANK)[1:-1]},{hashes}}}"
     )
     return row.text

@@ -87,6 +87,11 @@ def describe_file(path: str) -> Described:
     return Described(dumps(fields), look.report, look.metadata, None)
 
 
+def failed(file: Path, line: str) -> Described:
+    """A file of which only the fault is known; it is looked at again at the next start."""
+    return _failed(_BLANK, file, line, lasting=False)
+
+
 def _failed(fields: Json, file: Path, line: str, *, lasting: bool) -> Described:
     said = clean(line.replace(f"{file.parent}/", "").replace(f"{file.parent}\\", ""), 2000)
     return Described(dumps(fields | {"state": FAILED, "error": said}), None, {}, said, lasting)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from ..io.hashes import FileHashes, read_hashes
+from .apart import Apart
 from .catalogue import Catalogue, Row
 from .entry import Described, Json, describe_file
 from .scan import FileState, besides, find_files
@@ -22,6 +23,8 @@ from .worker import Stopped, Worker
 # Seconds in which the disk is not looked at again.
 _SCAN_EVERY = 1.0
 _BESIDE_EVERY = 3.0
+# So many files are described by a helper; for fewer its start would take longer.
+_MANY = 20
 
 
 class Listing(NamedTuple):
@@ -61,6 +64,7 @@ class Library:
         self._hashes: dict[str, KnownHashes] = {}
         self._gone: list[str] = []
         self._told = 0
+        self._apart = Apart()
         tasks = (self._hash_asked, self._look_beside, self._look, self._hash)
         self._worker = Worker(tasks, self._flush, idle, self._waiting)
 
@@ -102,8 +106,9 @@ class Library:
 
     def describe(self, name: str, path: str) -> Described:
         """Look at one file now; the list learns from it."""
-        described, known = self._described(path)
-        self._learn(name, described, known)
+        beside, seen = _beside(path), _seen(path)
+        described = describe_file(path)
+        self._learn(name, described, KnownLook(seen, beside, described.fields))
         self._worker.wake()
         return described
 
@@ -112,8 +117,7 @@ class Library:
         row = self._catalogue.row(name)
         if row is None or self._store is None or row.looked_beside is None:
             return None
-        for beside in besides([row.file.path]):
-            self._catalogue.learn_beside(beside)
+        self._catalogue.learn_beside({row.file.path: _beside(row.file.path)})
         if row.looked_beside != row.beside or _seen(row.file.path) != row.file:
             return None
         kept = self._store.report(row.file, row.looked_beside)
@@ -128,6 +132,7 @@ class Library:
 
     def close(self) -> None:
         """Stop the worker and close the database; for the end of the program."""
+        self._apart.close()
         self._worker.close()
         for _, _, future in self._asked:
             future.cancel()
@@ -162,8 +167,16 @@ class Library:
     def _look(self) -> bool:
         row = self._catalogue.next_to_look()
         if row is None:
+            self._apart.rest()
             return False
-        described, known = self._described(row.file.path, row.file, row.beside)
+        beside = row.beside
+        if beside is None:
+            beside = _beside(row.file.path)
+        if self._apart.usable and (self._apart.running or self._catalogue.waiting_to_look() >= _MANY):
+            described = self._apart.describe(row.file.path)
+        else:
+            described = describe_file(row.file.path)
+        known = KnownLook(row.file, beside, described.fields)
         if not self._learn(row.name, described, known):
             self.refresh(force=True)  # the file changed meanwhile
         return True
@@ -202,15 +215,6 @@ class Library:
 
     # Parts of the above
 
-    def _described(
-        self, path: str, file: FileState | None = None, beside: str | None = None
-    ) -> tuple[Described, KnownLook]:
-        if beside is None:
-            beside = next(iter(besides([path])))[path]
-        seen = file or _seen(path)
-        described = describe_file(path)
-        return described, KnownLook(seen, beside, described.fields)
-
     def _learn(self, name: str, described: Described, known: KnownLook) -> bool:
         if not self._catalogue.learn_look(name, known):
             return False
@@ -240,3 +244,7 @@ def _seen(path: str) -> FileState:
     except OSError:
         return FileState(path, 0, 0)
     return FileState(path, status.st_size, status.st_mtime_ns)
+
+
+def _beside(path: str) -> str:
+    return next(iter(besides([path])))[path]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-# Of the time that a thing took, the pause after it.
+# Of the processor's time that a thing took here, the pause after it.
 _PAUSE = 0.5
 # The same while the program has other work.
 _PAUSE_BUSY = 4.0
@@ -91,8 +91,8 @@ class Worker:
 
     def _step(self) -> bool:
         for task in self._tasks:
-            start = time.perf_counter()
+            start = time.thread_time()
             if task():
-                self.breathe(time.perf_counter() - start)
+                self.breathe(time.thread_time() - start)
                 return True
         return False
