@@ -4,6 +4,8 @@
 import { app, stylesheet } from "./host.mjs";
 import { nodeMenuItems } from "./picker/node_menu.mjs";
 import { rowsWidget } from "./rows/widget.mjs";
+import { trainingInNode } from "./training/node.mjs";
+import { trainingCommands, trainingMenu, trainingTab } from "./training/tab.mjs";
 
 stylesheet("loom.css");
 
@@ -11,4 +13,8 @@ app.registerExtension({
   name: "loom",
   getNodeMenuItems: nodeMenuItems,
   getCustomWidgets: () => ({ LOOM_ROWS: /** @type {any} */ (rowsWidget) }),
+  nodeCreated: (node) => trainingInNode(/** @type {any} */ (node)),
+  commands: trainingCommands,
+  menuCommands: trainingMenu,
+  bottomPanelTabs: [trainingTab],
 });

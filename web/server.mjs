@@ -63,11 +63,34 @@
  * @typedef {{ architecture: string, title: string, blocks: string[], presets: { name: string, text: string }[],
  *   vectors: { source: string, length: number }[] }} Blocks
  *
- * @typedef {{ filename: string, subfolder: string, type: string, prompt?: string }} Image
- * @typedef {{ run: string, lora: string, step: number, steps: number, finished: boolean, modified: number,
- *   loss: number | null, samples: number, preview: Image | null }} Run
- * @typedef {Run & { config: Record<string, unknown>, losses: [number, number][], validation: [number, number][],
- *   rates: Record<string, [number, number][]>, samples: { step: number, images: Image[] }[] }} WholeRun
+ * @typedef {{ filename: string, subfolder: string, type: string, prompt?: string, changed?: number }} Image
+ *
+ * @typedef {object} LiveRun what was told last of a training that is going on, as `nodes/_train_watcher.py` lists it
+ * @property {string} prompt_id
+ * @property {string} node
+ * @property {{ what: string, done: number, total: number } | null} stage
+ * @property {{ step: number, steps: number, loss: number | null, steps_per_second: number,
+ *   seconds_left: number | null, memory: number } | null} progress
+ * @property {string[]} notes
+ * @property {string[]} warnings
+ *
+ * @typedef {object} Run
+ * @property {string} run
+ * @property {string} lora name in the host's list, "" where the file is not there
+ * @property {number} step
+ * @property {number} steps 0 where nobody knows
+ * @property {boolean} finished
+ * @property {number} modified seconds
+ * @property {number | null} loss
+ * @property {number} samples how many moments
+ * @property {Image | null} preview
+ * @property {string} fault
+ * @property {LiveRun | null} live
+ *
+ * @typedef {[step: number, value: number][]} Curve
+ * @typedef {{ step: number, images: Image[] }} Moment
+ * @typedef {Omit<Run, "samples"> & { config: Record<string, any>, losses: Curve, validation: Curve,
+ *   rates: Record<string, Curve>, samples: Moment[] }} WholeRun
  */
 
 import { api } from "./host.mjs";
@@ -128,8 +151,8 @@ export const previewUrl = (/** @type {string} */ name, size = 256) =>
   api.apiURL(withQuery("preview", { name, size }));
 
 /** The address of a picture in one of the host's folders. */
-export const viewUrl = (/** @type {Image} */ { filename, subfolder, type }) =>
-  api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+export const viewUrl = (/** @type {Image} */ { filename, subfolder, type, changed = 0 }) =>
+  api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, t: String(changed) })}`);
 
 /**
  * @param {string} name
