@@ -183,7 +183,8 @@ class Picker {
     this.filters.refresh(this.filter, entries, this.model);
     this.list.show(found, Math.max(0, index));
 
-    const empty = emptyState({ library, filter: this.filter, query: this.query, found: found.length }, this);
+    const situation = { library, filter: this.filter, query: this.query, found: found.length };
+    const empty = emptyState(situation, { refresh: () => this.refresh(), clear: () => this.clear() });
     this.empty.replaceChildren(...(empty ?? []));
     this.empty.hidden = !empty;
     this.list.element.hidden = Boolean(empty);
