@@ -77,30 +77,40 @@ DRAWN: dict[str, Any] = {
     "tag_dropout": 0.3,
     "resolution": 48,
 }
+# Several things at once where each has a state, a seed or a file of its own: one that is lost would show all the same.
 CASES: dict[str, Sections] = {
-    "cosine with warm-up": {"optimizer": {"schedule": "cosine", "warmup": 1}, "run": {"steps": 10}},
-    "prodigy": {"optimizer": {"name": "prodigy", "learning_rate": 1.0}},
-    "came": {"optimizer": {"name": "came"}},
-    "adafactor": {"optimizer": {"name": "adafactor"}},
-    "8-bit adamw": {"optimizer": {"name": "adamw8bit"}, "network": {"rank": 16, "targets": "attention+ff"}},
-    "lion": {"optimizer": {"name": "lion", "learning_rate": 1e-4}},
-    "8-bit lion": {"optimizer": {"name": "lion8bit", "learning_rate": 1e-4}, "network": {"rank": 16}},
-    "sgd with momentum": {"optimizer": {"name": "sgd", "options": {"momentum": 0.9}}},
-    "average": {"optimizer": {"name": "schedulefree_adamw", "ema": 0.9}},
-    "accumulation": {"run": {"accumulate": 2, "batch": 1}},
-    "bf16": {"run": {"precision": "bf16"}},
-    "checkpointing": {"run": {"checkpointing": True}},
-    "channels-last": {"network": {"conv_rank": 2, "targets": "attention+conv"}, "run": {"channels_last": True}},
-    "ranks, modules and neurons sit out": {
-        "network": {"rank": 4, "rank_dropout": 0.3, "module_dropout": 0.3, "dropout": 0.2}
+    "cosine with warm-up, checkpointing": {
+        "optimizer": {"schedule": "cosine", "warmup": 1},
+        "run": {"steps": 10, "checkpointing": True},
     },
-    "loha with dropouts": {"network": {"type": "loha", "rank_dropout": 0.3, "module_dropout": 0.3}},
-    "lokr": {"network": {"type": "lokr", "conv_rank": 2, "targets": "attention+conv"}},
-    "oft": {"network": {"type": "oft", "rank": 8}},
-    "dora with dropout": {"network": {"type": "dora", "rank_dropout": 0.3}},
-    "lora+": {"network": {"lora_plus": 4}},
-    "pissa": {"network": {"start": "pissa"}},
-    "olora": {"network": {"start": "olora"}},
+    "prodigy, dora with dropout": {
+        "optimizer": {"name": "prodigy", "learning_rate": 1.0},
+        "network": {"type": "dora", "rank_dropout": 0.3},
+    },
+    "came, accumulation": {"optimizer": {"name": "came"}, "run": {"accumulate": 2, "batch": 1}},
+    "adafactor, oft": {"optimizer": {"name": "adafactor"}, "network": {"type": "oft", "rank": 8}},
+    "8-bit adamw": {"optimizer": {"name": "adamw8bit"}, "network": {"rank": 16, "targets": "attention+ff"}},
+    "lion, ranks, modules and neurons sit out": {
+        "optimizer": {"name": "lion", "learning_rate": 1e-4},
+        "network": {"rank": 4, "rank_dropout": 0.3, "module_dropout": 0.3, "dropout": 0.2},
+    },
+    "8-bit lion, lora+": {
+        "optimizer": {"name": "lion8bit", "learning_rate": 1e-4},
+        "network": {"rank": 16, "lora_plus": 4},
+    },
+    "sgd with momentum, loha with dropouts": {
+        "optimizer": {"name": "sgd", "options": {"momentum": 0.9}},
+        "network": {"type": "loha", "rank_dropout": 0.3, "module_dropout": 0.3},
+    },
+    "schedule-free, average, pissa": {
+        "optimizer": {"name": "schedulefree_adamw", "ema": 0.9},
+        "network": {"start": "pissa"},
+    },
+    "bf16, olora": {"run": {"precision": "bf16"}, "network": {"start": "olora"}},
+    "lokr, channels-last": {
+        "network": {"type": "lokr", "conv_rank": 2, "targets": "attention+conv"},
+        "run": {"channels_last": True},
+    },
     "text encoder for half of the run": {"text_encoder": {"train": True, "until": 0.5, "learning_rate": 1e-3}},
     "text encoder to the end": {"text_encoder": {"train": True, "until": 1.0, "learning_rate": 1e-3}},
     "embeddings first": WORDS,
@@ -114,12 +124,12 @@ CASES: dict[str, Sections] = {
         "tokens": {**WORDS["tokens"], "steps": 0},
         "network": {"train": False},
     },
-    "crops, flips and captions that are drawn": {"data": DRAWN},
-    "noise and weights of timesteps": {
+    "crops, flips and captions that are drawn, noise and weights of timesteps": {
+        "data": DRAWN,
         "objective": {
             **{"noise_offset": 0.1, "noise_offset_random": True, "multires_noise": 2, "input_perturbation": 0.1},
             **{"weighting": "min_snr", "loss": "huber", "huber_schedule": "snr", "timesteps": "logit_normal"},
-        }
+        },
     },
 }
 
