@@ -72,7 +72,8 @@ class RowsView:
             """(root) => {
                 const focus = document.activeElement;
                 const row = focus.closest(".loom-rows-row");
-                return row && root.contains(row) ? [...row.parentNode.children].indexOf(row) + " " + focus.dataset.control : "";
+                if (!row || !root.contains(row)) return "";
+                return [...row.parentNode.children].indexOf(row) + " " + focus.dataset.control;
             }"""
         )
 

@@ -24,11 +24,12 @@ export class RowView {
     const path = h("bdi", { dir: "ltr" }, this.folder, this.stem);
     this.name = control("name", "loom-rows-name", h("span", { class: "loom-rows-path" }, path));
     set(this.name, { "aria-haspopup": "dialog", on: { click: () => void actions.choose(index, this.name) } });
-    this.chip = h("span", { class: "loom-rows-chip" });
+    this.chip = control("chip", "loom-rows-chip");
+    set(this.chip, { on: { click: () => actions.chip(index) } });
     this.model = new StrengthField(view, index, "model");
     this.clip = new StrengthField(view, index, "clip");
     this.blocks = control("blocks", "loom-button loom-icon-only loom-rows-blocks", icon("bars"));
-    set(this.blocks, { "aria-haspopup": "dialog", on: { click: () => actions.openBlocks() } });
+    set(this.blocks, { "aria-haspopup": "dialog", on: { click: () => void actions.openBlocks(index, this.blocks) } });
     this.info = control("info", "loom-button loom-icon-only loom-rows-info", icon("info"));
     set(this.info, { "aria-haspopup": "dialog", on: { click: () => void actions.about(index) } });
     this.more = control("more", "loom-button loom-icon-only loom-rows-more", icon("more"));
@@ -84,9 +85,34 @@ export class RowView {
     set(this.more, { "aria-label": `More for ${called}`, title: "More" });
   }
 
+  /** @param {import("./chip.mjs").Chip} chip */
+  showChip(chip) {
+    const { chip: element } = this;
+    const same = this.#shown?.title === chip.title && this.#shown.count === chip.count && this.#shown.tone === chip.tone;
+    if (same) return;
+    this.#shown = chip;
+    set(element, { "data-tone": chip.tone, title: chip.title, hidden: chip.tone === "none" || !chip.title });
+    const { stem } = model.nameParts(this.view.stack.rows[this.index]?.lora ?? "");
+    set(element, { "aria-label": `${stem}: ${[chip.count, chip.title].join(", ")}` });
+    const sign = chip.tone === "warning" || chip.tone === "bad" ? icon("warning") : null;
+    element.replaceChildren(
+      ...[sign, h("span", { class: "loom-rows-matched" }, chip.count)].filter((one) => one !== null),
+      ...chip.facts.map((fact) => h("span", { class: "loom-rows-fact" }, fact)),
+    );
+    this.element.toggleAttribute("data-bad", chip.tone === "bad");
+  }
+
+  /** @type {import("./chip.mjs").Chip | null} */
+  #shown = null;
+
+  /** @returns {import("./chip.mjs").Chip | null} */
+  get shownChip() {
+    return this.#shown;
+  }
+
   /** The controls that can have the focus, from left to right. */
   get controls() {
-    const all = [this.grip, this.toggle, this.name, this.model.element, this.clip.element];
+    const all = [this.grip, this.toggle, this.name, this.chip, this.model.element, this.clip.element];
     return [...all, this.blocks, this.info, this.more].filter((one) => one.offsetParent !== null);
   }
 

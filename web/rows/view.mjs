@@ -2,12 +2,14 @@
 /** What the widget shows: the header, the rows or an invitation, and what a screen reader is told. */
 
 import { h, icon, set } from "../dom.mjs";
+import { onClipboard } from "./clipboard.mjs";
 import { library } from "../picker/library.mjs";
 import { dragRows } from "./drag.mjs";
 import { onKeys } from "./keys.mjs";
 import * as model from "./model.mjs";
 import { RowView } from "./row.mjs";
 import { RowsActions } from "./actions.mjs";
+import { Checks } from "./checks.mjs";
 
 /** @typedef {import("./stack.mjs").Stack} Stack */
 
@@ -18,6 +20,7 @@ export class RowsView {
   /** @param {Stack} stack */
   constructor(stack) {
     this.stack = stack;
+    this.checks = new Checks(stack, () => this.showChips());
     this.actions = new RowsActions(this);
     const { actions } = this;
     this.all = h("input", {
@@ -54,6 +57,8 @@ export class RowsView {
       "button",
       {
         class: "loom-button loom-bordered loom-rows-add",
+        "aria-label": "Add LoRA",
+        title: "Add LoRA",
         type: "button",
         "aria-haspopup": "dialog",
         on: { click: () => void actions.add(this.addButton) },
@@ -81,6 +86,7 @@ export class RowsView {
       this.body,
     );
     onKeys(this);
+    onClipboard(this);
     dragRows(this);
     stack.listen(() => this.show());
     this.show();
@@ -101,7 +107,7 @@ export class RowsView {
     );
     const paste = h(
       "button",
-      { class: "loom-button loom-bordered", type: "button", on: { click: () => actions.paste() } },
+      { class: "loom-button loom-bordered", type: "button", on: { click: () => void actions.paste(paste) } },
       icon("paste"),
       "Paste rows",
     );
@@ -123,6 +129,7 @@ export class RowsView {
       this.list.append(view.element);
     }
     for (const view of this.#rows) view.show();
+    this.showChips();
     const which = model.whichOn(rows);
     const on = rows.filter((one) => one.on).length;
     this.all.checked = which === "all";
@@ -138,6 +145,10 @@ export class RowsView {
     this.fault.hidden = !fault;
     this.fault.textContent = fault && `${fault} The first change here replaces it.`;
     this.#reachable();
+  }
+
+  showChips() {
+    this.checks.chips().forEach((chip, index) => this.#rows[index]?.showChip(chip));
   }
 
   /** @param {number} index */

@@ -16,6 +16,7 @@ const WIDTH = 460;
  */
 export function rowsWidget(node, name) {
   stylesheet("rows/rows.css");
+  stylesheet("rows/floating.css");
   const stack = new Stack(node);
   const view = new RowsView(stack);
   stack.widget = node.addDOMWidget(name, "LOOM_ROWS", view.element, {
