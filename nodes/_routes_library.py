@@ -12,7 +12,7 @@ from pathlib import Path
 import folder_paths
 from server import PromptServer
 
-from ..lora_core.errors import CorruptFileError
+from ..lora_core.errors import CorruptFileError, LoomError
 from ..lora_core.io import open_tensors
 from ..lora_core.library import Library, Listing
 from ..lora_core.library.about import shown_metadata, shown_report, shown_sidecar
@@ -103,7 +103,7 @@ def about(wanted: str) -> Json:
 def _metadata(path: str) -> dict[str, str]:
     try:
         source = open_tensors(path)
-    except CorruptFileError:  # which the error says already
+    except (LoomError, OSError):  # which the error of the report says already
         return {}
     try:
         return shown_metadata(source.metadata)
