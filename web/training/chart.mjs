@@ -42,7 +42,16 @@ export class Chart {
     this.description = h("p", { class: "loom-unseen", role: "status" });
     this.readout = h("div", { class: "loom-training-readout loom-muted", "aria-hidden": "true" });
     this.area = h("div", { class: "loom-training-plot", role: "img" });
-    this.element = h("div", { class: "loom-training-chart" }, this.area, small ? null : this.readout, this.description);
+    // Takes on a colour of the theme, so that the browser says what it is: a canvas knows no variables.
+    this.probe = h("span", { hidden: true });
+    this.element = h(
+      "div",
+      { class: "loom-training-chart" },
+      this.area,
+      small ? null : this.readout,
+      this.description,
+      this.probe,
+    );
     this.resizing = new ResizeObserver(() => this.#resize());
     this.resizing.observe(this.area);
     // The host's theme is classes and variables on the page's outermost elements.
@@ -192,7 +201,8 @@ export class Chart {
   }
 
   #colour(/** @type {string} */ name) {
-    return getComputedStyle(this.element).getPropertyValue(name).trim() || "currentColor";
+    this.probe.style.color = `var(${name})`;
+    return getComputedStyle(this.probe).color;
   }
 }
 

@@ -19,7 +19,7 @@ import { duration, runName, speed, state } from "./words.mjs";
 
 const KIND = "LoomLoraTrain";
 // Pixels: one line, the curve below it, and the samples below that.
-const LINE = 36;
+const LINE = 52;
 const CHART = 150;
 const SAMPLES = 130;
 
@@ -121,7 +121,9 @@ class TrainingPart {
     if (height !== this.height || name !== this.#name) {
       this.height = height;
       this.#name = name;
+      // The canvas finds the new height while it draws, and shows it when it draws again.
       this.node.graph?.setDirtyCanvas(true, true);
+      requestAnimationFrame(() => requestAnimationFrame(() => this.node.graph?.setDirtyCanvas(true, true)));
     }
   }
 

@@ -84,7 +84,7 @@ export class Runs {
         h(
           "span",
           { class: "loom-training-named" },
-          h("span", { class: "loom-training-name loom-cut", dir: "auto" }, run.run),
+          h("span", { class: "loom-training-name loom-cut", dir: "auto" }, stemOf(run.run)),
           h("span", { class: "loom-training-sub loom-cut loom-muted" }),
           progress?.element,
         ),
@@ -110,7 +110,8 @@ export class Runs {
     set(/** @type {HTMLElement} */ (row.querySelector("button")), { "aria-current": selected ? "true" : null });
     const sub = /** @type {HTMLElement} */ (row.querySelector(".loom-training-sub"));
     const loss = run.loss === null ? "" : ` · loss ${number(run.loss)}`;
-    sub.textContent = run.live ? state(run) : `${state(run)}${loss} · ${since(run.modified, Date.now() / 1000)}`;
+    const folder = run.run.slice(0, -stemOf(run.run).length);
+    sub.textContent = folder + (folder && " · ") + (run.live ? state(run) : `${state(run)}${loss} · ${since(run.modified, Date.now() / 1000)}`);
     sub.title = sub.textContent;
     const box = /** @type {HTMLInputElement} */ (row.querySelector("input"));
     box.checked = Boolean(colour);
@@ -119,6 +120,9 @@ export class Runs {
     bars.get(row)?.show(run);
   }
 }
+
+/** The name without its folders. */
+const stemOf = (/** @type {string} */ run) => run.slice(run.lastIndexOf("/") + 1);
 
 /** @type {WeakMap<Element, Progress | null>} */
 const bars = new WeakMap();

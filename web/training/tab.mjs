@@ -17,6 +17,7 @@ export const trainingTab = {
   render(element) {
     open?.destroy();
     open = new TrainingPanel();
+    element.style.height = "100%"; // the host gives it none of its own
     element.append(open.element);
   },
   destroy() {
