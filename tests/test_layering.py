@@ -124,6 +124,7 @@ def test_only_the_bridge_knows_the_hosts_patch_types():
 
 # Runs in a fresh process. Whatever module is imported, Python imports the package `lora_core` before it, so that is
 # done once; then each module is imported in a fork of its own, where it finds nothing that another one has imported.
+# One that its package imports itself is there when the package is, and has been imported with it.
 PROBE = """
 import importlib, json, os, sys
 host, modules = json.loads(sys.argv[1])
@@ -137,8 +138,10 @@ sys.meta_path.insert(0, Blocked())
 import numpy, pydantic, safetensors.torch, torch  # once for all; what may not be imported is none of these
 before = set(sys.modules)
 import lora_core
-faults = {}
-for module, heavy in modules.items():
+faults, with_package = {}, {}
+for module, heavy in modules.items():  # a package comes before what is in it
+    if module in sys.modules or module in with_package.get(module.rpartition(".")[0], ()):
+        continue
     reader, writer = os.pipe()
     if os.fork() == 0:
         fault = ""
@@ -149,11 +152,13 @@ for module, heavy in modules.items():
             fault = f"imports {loaded}" if loaded else ""
         except BaseException as error:
             fault = f"{type(error).__name__}: {error}"
-        os.write(writer, fault.encode())
+        below = [name for name in sys.modules if name.startswith(module + ".")]
+        with os.fdopen(writer, "w") as pipe:
+            json.dump([fault, below], pipe)
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        fault = pipe.read().decode()
+    with os.fdopen(reader) as pipe:
+        fault, with_package[module] = json.load(pipe)
     os.wait()
     if fault:
         faults[module] = fault
