@@ -114,21 +114,30 @@ export class VirtualList {
     const { scrollTop, clientHeight } = this.element;
     const first = Math.max(0, Math.floor(scrollTop / this.height) - AROUND);
     const last = Math.min(this.items.length, Math.ceil((scrollTop + clientHeight) / this.height) + AROUND);
-    const keep = new Map(this.#shown);
+    const shown = this.#shown;
+    const keep = new Map(shown);
     this.#shown = new Map();
-    for (let index = first; index < last; index++) {
-      const item = /** @type {T} */ (this.items[index]);
-      const row = keep.get(item)?.row ?? this.#made(item);
-      keep.delete(item);
+    const items = this.items.slice(first, last);
+    for (const item of items) keep.delete(item);
+    for (const { row } of keep.values()) row.remove();
+    /** @type {HTMLElement | null} */
+    let before = null;
+    for (const [place, item] of items.entries()) {
+      const index = first + place;
+      const row = shown.get(item)?.row ?? this.#made(item);
       this.#shown.set(item, { row, index });
       row.id = `${this.#id}-${index}`;
       row.style.top = `${index * this.height}px`;
       row.setAttribute("aria-posinset", String(index + 1));
       row.setAttribute("aria-setsize", String(this.items.length));
       this.refreshRow(row, item, index === this.active);
-      if (row.parentNode !== this.space) this.space.append(row);
+      // In the order that is seen, which is also the one that is read aloud.
+      if (row.parentNode !== this.space || row.previousSibling !== before) {
+        if (before) before.after(row);
+        else this.space.prepend(row);
+      }
+      before = row;
     }
-    for (const { row } of keep.values()) row.remove();
   }
 
   /** @param {T} item */
