@@ -182,6 +182,7 @@ def test_pissa_begins_with_the_largest_directions(attach: Attach, loaded: Diffus
 def test_a_run_goes_on_from_its_state_to_the_last_bit(
     attach: Attach, loaded: DiffusersDenoiser, settings: dict[str, Any]
 ) -> None:
+    settings = {"targets": ("attn1.to_q", "attn2.to_v"), **settings}
     network = attach(**settings)
     steps(network, loaded, 2)
     half = network.state()
