@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
-from browser.loom_page import LoomPage, open_page
+from browser.loom_page import PATIENCE, LoomPage, open_page
 from host_harness.host import ComfyHost
 
 RENDERERS = ("litegraph", "vue")
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
