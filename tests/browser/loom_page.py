@@ -52,6 +52,7 @@ class LoomPage:
                 if (settings.get("Comfy.VueNodes.Enabled") !== vue) {
                     await settings.set("Comfy.VueNodes.Enabled", vue);
                 }
+                if (app.rootGraph) app.canvas.setGraph(app.rootGraph);
                 app.graph.clear();
                 app.canvas.ds.reset();
                 app.canvas.ds.offset = [0, 0];

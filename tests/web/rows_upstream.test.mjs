@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { modelOf } from "../../web/rows/upstream.mjs";
+import { modelOf, promoted } from "../../web/rows/upstream.mjs";
 
 /**
  * A graph of nodes by id: `[class, { inputs as "id:slot" }, more]`. Input ids of -10 are the subgraph's own.
@@ -92,4 +92,15 @@ test("a loop, and a link to a node that is gone, are nothing", () => {
   const graph = graphOf({ 1: ["Patch", { model: "2:0" }], 2: ["Patch", { model: "1:0" }], 3: ["LoomLoraStack", { model: "8:0" }] });
   assert.equal(modelOf(graph.getNodeById(1)), null);
   assert.equal(modelOf(graph.getNodeById(3)), null);
+});
+
+test("a widget that was made into one of the subgraph's nodes is found there, in each of them", () => {
+  const inner = graphOf({ 5: ["LoomLoraStack", { "rows name": "-10:0", model: null }] });
+  const holder = (/** @type {number} */ value) => ({ subgraph: inner, widgets: [{ name: "rows", value }] });
+  inner.nodes[0].inputs[0].widget = { name: "rows" };
+  const root = graphOf({ 1: ["graph", { rows: null }, holder(1)], 2: ["graph", { rows: null }, holder(2)] });
+  inner.rootGraph = root;
+  assert.deepEqual(promoted(inner.getNodeById(5), "rows").map((one) => one.value), [1, 2]);
+  assert.deepEqual(promoted(root.getNodeById(1), "rows"), []);
+  assert.deepEqual(promoted(inner.getNodeById(5), "strict"), []);
 });

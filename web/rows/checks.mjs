@@ -65,7 +65,9 @@ export class Checks {
   }
 
   async look() {
-    if (!this.alive || !this.stack.rows.length) return;
+    if (!this.alive) return;
+    this.stack.followOutside();
+    if (!this.stack.rows.length) return;
     const model = modelOf(/** @type {any} */ (this.stack.node));
     const other = (model && keyOf(model)) !== (this.model && keyOf(this.model));
     this.model = model;

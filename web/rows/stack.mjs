@@ -10,6 +10,7 @@
 
 import { undoable } from "../host.mjs";
 import * as model from "./model.mjs";
+import { promoted } from "./upstream.mjs";
 
 export class Stack {
   /** @type {readonly Row[]} */
@@ -70,7 +71,26 @@ export class Stack {
     this.rows = rows;
     this.fault = "";
     this.widget?.callback?.(rows);
+    for (const outer of this.#outside()) outer.value = rows;
     this.tell();
+  }
+
+  /**
+   * Where the rows were made into a widget of a subgraph's node the host queues that one's value, and shows nothing
+   * there. So they are seen and changed here, inside.
+   */
+  followOutside() {
+    const [outer] = this.#outside();
+    if (!outer || JSON.stringify(outer.value) === JSON.stringify(this.rows)) return;
+    const { rows, fault } = model.parse(outer.value);
+    if (fault || JSON.stringify(rows) === JSON.stringify(this.rows)) return;
+    this.rows = rows;
+    this.fault = "";
+    this.tell();
+  }
+
+  #outside() {
+    return promoted(/** @type {any} */ (this.node), this.widget?.name ?? "");
   }
 
   /** @param {() => void} listener called after each change */

@@ -171,12 +171,36 @@ function valueOf(node, name, inside) {
 const linkOf = (graph, id) => (id === null || id === undefined ? null : graph?.getLink?.(id));
 
 /**
- * The node that a subgraph is shown as; the first of several, which we cannot tell apart from within.
+ * The widgets of subgraph nodes that a widget was made into: the host queues their values, not that of the widget
+ * itself. One per node that shows the subgraph; none where the widget's own value counts.
+ *
+ * @param {GraphNode} node
+ * @param {string} name of the widget
+ * @param {number} [left] subgraphs in each other
+ * @returns {{ value?: unknown }[]}
+ */
+export function promoted(node, name, left = 20) {
+  const input = node.inputs?.find((one) => (one.widget?.name ?? one.name) === name);
+  const link = linkOf(node.graph, input?.link);
+  if (!link || !node.graph || String(link.origin_id) !== INSIDE_INPUTS || !left) return [];
+  return holdersOf(node.graph).flatMap((outer) => {
+    const slot = outer.inputs?.[Number(link.origin_slot)];
+    if (!slot) return [];
+    const further = promoted(outer, slot.name, left - 1);
+    return further.length ? further : (outer.widgets ?? []).filter((one) => one.name === slot.name);
+  });
+}
+
+/**
+ * The nodes that a subgraph is shown as.
  *
  * @param {Graph} graph
  */
-function holderOf(graph) {
+function holdersOf(graph) {
   const root = graph.rootGraph ?? graph;
   const graphs = [root, ...(root.subgraphs?.values() ?? [])];
-  return graphs.flatMap((one) => one.nodes ?? []).find((node) => node.subgraph === graph);
+  return graphs.flatMap((one) => one.nodes ?? []).filter((node) => node.subgraph === graph);
 }
+
+/** The first of them: from within they cannot be told apart. */
+const holderOf = (/** @type {Graph} */ graph) => holdersOf(graph)[0];

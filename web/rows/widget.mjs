@@ -15,8 +15,7 @@ const WIDTH = 460;
  * @param {string} name
  */
 export function rowsWidget(node, name) {
-  stylesheet("rows/rows.css");
-  stylesheet("rows/floating.css");
+  for (const sheet of ["chip", "rows", "floating"]) stylesheet(`rows/${sheet}.css`);
   const stack = new Stack(node);
   const view = new RowsView(stack);
   stack.widget = node.addDOMWidget(name, "LOOM_ROWS", view.element, {
