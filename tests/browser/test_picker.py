@@ -368,6 +368,7 @@ def test_text_of_strangers_is_text(picker: Picker) -> None:
 def test_a_nodes_menu_opens_it_and_the_choice_can_be_undone(loom: LoomPage) -> None:
     """In both renderers, over the real index."""
     node = loom.add_node("LoomLoraLoader", at=(420, 200))
+    # What came by script is a state of its own, which undo comes back to.
     loom.page.evaluate("app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState()")
     before = loom.widget(node, "lora_name")
     loom.page.mouse.click(500, 192, button="right")

@@ -75,7 +75,6 @@ export function openAbout(name, options = {}) {
 
   const load = async () => {
     try {
-      await library.ready;
       const found = await ask(name);
       const told = library.entry(name);
       title.textContent = withoutControls(told?.title || found.metadata["modelspec.title"] || stemOf(name));

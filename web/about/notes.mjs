@@ -69,9 +69,16 @@ export function notesForm(about, saved) {
 
   const dirty = () => Object.keys(changes()).length > 0;
 
+  /** @param {boolean} on */
+  function enable(on) {
+    // A button that is disabled keeps the focus and swallows keys, Escape too.
+    if (!on && (document.activeElement === save || document.activeElement === revert)) notes.focus();
+    save.disabled = revert.disabled = !on;
+  }
+
   function changed() {
     const now = dirty();
-    save.disabled = revert.disabled = !now;
+    enable(now);
     if (now) {
       status.className = "loom-muted loom-cut";
       status.textContent = "Not saved yet";
@@ -82,7 +89,7 @@ export function notesForm(about, saved) {
   async function store() {
     const different = changes();
     if (!Object.keys(different).length) return true;
-    save.disabled = revert.disabled = true;
+    enable(false);
     status.textContent = "Saving…";
     try {
       const answer = await saveNotes(known.name, different);
