@@ -15,7 +15,9 @@ from ._route import Asked, Json, Route
 
 def _runs(_: Asked) -> Json:
     loras = _loras()
-    found = [summary(folder, run) for run, folder in run_folders(runs_folder()).items()]
+    folders = run_folders(runs_folder())
+    found = [summary(folder, run) for run, folder in folders.items()]
+    found += [Summary.begun(run) for run in _train_live.runs() if run not in folders]
     found.sort(key=lambda one: (one.modified, one.run), reverse=True)
     return {"runs": [_row(one, loras) for one in found]}
 
@@ -23,9 +25,12 @@ def _runs(_: Asked) -> Json:
 def _run(asked: Asked) -> Json:
     folders = run_folders(runs_folder())
     run = asked.text("run")
-    if run not in folders:  # a name of the list, so never a path elsewhere
+    if run in folders:  # a name of the list, so never a path elsewhere
+        found = history(folders[run], run)
+    elif run in _train_live.runs():
+        found = History.begun(run)
+    else:
         raise UnknownNameError("run", run, list(folders))
-    found = history(folders[run], run)
     return {**_row(found.summary, _loras()), **_whole(found)}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -60,6 +61,11 @@ class Summary:
     preview: Path | None
     fault: str = ""
 
+    @classmethod
+    def begun(cls, run: str) -> Summary:
+        """Of a run that has no folder yet."""
+        return cls(run, 0, 0, False, time.time(), None, 0, None)
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -78,6 +84,11 @@ class History:
     validation: list[Point]
     rates: Curves
     samples: Mapping[int, Mapping[int, Path]]
+
+    @classmethod
+    def begun(cls, run: str) -> History:
+        """Of a run that has no folder yet."""
+        return cls(Summary.begun(run), {}, [], [], {}, {})
 
 
 def run_folders(root: Path) -> dict[str, Path]:

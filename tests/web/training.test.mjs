@@ -86,7 +86,7 @@ test("a training from its first event to its last", () => {
   assert.equal(run.samples.length, 1);
   assert.equal(run.preview?.filename, "2.png");
   assert.deepEqual([run.notes, run.warnings], [["alpha 4 / rank 4"], ["small"]]);
-  assert.deepEqual(run.live, { promptId: "p", node: "4" });
+  assert.deepEqual(run.live, { promptId: "p", node: "4", stepped: true });
 
   const ended = received(run, told("ended", { finished: true, step: 20 }), NOW);
   assert.deepEqual([ended.live, ended.finished, ended.ended, ended.step], [null, true, "finished", 20]);
@@ -173,13 +173,15 @@ test("a page that comes late knows that a training goes on", () => {
   };
   const run = listed(emptyRun("ink"), row({ live, finished: false }));
   assert.deepEqual([run.step, run.steps, run.speed, run.stage], [7, 20, 3, null]);
-  assert.deepEqual(run.live, { promptId: "p", node: "4" });
+  assert.deepEqual(run.live, { promptId: "p", node: "4", stepped: true });
 });
 
 test("all trainings: the list, events of one that is not in it, and what was missed", async () => {
   let asked = 0;
+  /** @type {import("../../web/server.mjs").Run[]} */
+  const begun = [];
   const server = {
-    runs: () => Promise.resolve({ runs: [row(), row({ run: "old", modified: 100 })] }),
+    runs: () => Promise.resolve({ runs: [row(), row({ run: "old", modified: 100 }), ...begun] }),
     run: (/** @type {string} */ name) => {
       asked += 1;
       return Promise.resolve(whole({ run: name }));
@@ -189,6 +191,7 @@ test("all trainings: the list, events of one that is not in it, and what was mis
   await trainings.list();
   assert.deepEqual(trainings.all.map(({ run }) => run), ["ink", "old"]);
 
+  begun.push(row({ run: "new", finished: false }));
   trainings.receive({ ...progress(9, [[9, 0.3]]), run: "new" });
   assert.deepEqual(trainings.all.map(({ run }) => run), ["new", "ink", "old"]);
   await new Promise((done) => setTimeout(done));
@@ -218,6 +221,7 @@ test("curves are smoothed from their first value on", () => {
 });
 
 test("long curves keep their ends and their peaks", () => {
+  /** @type {[number, number][]} */
   const curve = Array.from({ length: 9999 }, (_, index) => [index + 1, Math.sin(index / 300)]);
   curve[5432] = [5433, 9];
   const kept = thinned(curve, 200);

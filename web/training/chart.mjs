@@ -97,7 +97,7 @@ export class Chart {
     if (!width || !height || !this.area.isConnected) return;
     const { data, series } = this.#series();
     // Of the same curves only the numbers change; zoom and pointer stay.
-    const shape = JSON.stringify([series.map(({ label, scale }) => [label, scale]), this.#look.log]);
+    const shape = JSON.stringify([series.map(({ label, scale, points }) => [label, scale, points?.show]), this.#look.log]);
     if (this.#plot && !anew && shape === this.#shape) {
       const zoomed = this.#isZoomed(this.#plot);
       this.#plot.setData(data, !zoomed);

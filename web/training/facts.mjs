@@ -15,7 +15,9 @@ export class Progress {
   }
 
   show(/** @type {Run} */ run) {
-    const { done, total } = run.stage ?? { done: run.step, total: run.steps };
+    // Between steps, while samples are drawn, the bar stays where the steps are.
+    const early = run.live && !run.live.stepped ? run.stage : null;
+    const { done, total } = early ?? { done: run.step, total: run.steps };
     const share = total > 0 ? Math.min(1, done / total) : 0;
     this.fill.style.width = `${100 * share}%`;
     this.element.classList.toggle("loom-training-still", !run.live);
@@ -74,7 +76,7 @@ export function told(run) {
   return [
     ...warnings.map((text) => h("p", { class: "loom-training-warning", role: "alert" }, icon("warning"), h("span", {}, text))),
     run.notes.length
-      ? h("details", { class: "loom-training-notes" }, h("summary", {}, `${run.notes.length} notes`), ...run.notes.map((text) => h("p", {}, text)))
+      ? h("details", { class: "loom-training-notes" }, h("summary", {}, run.notes.length === 1 ? "1 note" : `${run.notes.length} notes`), ...run.notes.map((text) => h("p", {}, text)))
       : null,
   ];
 }

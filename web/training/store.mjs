@@ -10,6 +10,7 @@
  * @typedef {object} Live of a training that is going on
  * @property {string} promptId
  * @property {string} node
+ * @property {boolean} stepped whether it told of a step yet
  *
  * @typedef {object} Run
  * @property {string} run
@@ -35,6 +36,7 @@
  * @property {Record<string, Curve>} rates
  * @property {Moment[]} samples
  * @property {Record<string, any>} config
+ * @property {boolean} onDisk whether the server's list has it
  * @property {"none" | "loading" | "whole"} history whether what was before the page looked is here
  */
 
@@ -68,6 +70,7 @@ export const emptyRun = (run) => ({
   rates: {},
   samples: [],
   config: {},
+  onDisk: false,
   history: "none",
 });
 
@@ -85,7 +88,11 @@ export function received(run, event, now) {
   const next = {
     ...run,
     lora: event.lora ?? run.lora,
-    live: { promptId: event.prompt_id, node: String(event.node) },
+    live: {
+      promptId: event.prompt_id,
+      node: String(event.node),
+      stepped: event.kind === "progress" || (!begins && Boolean(run.live?.stepped)),
+    },
     modified: now,
     ...(begins && { notes: [], warnings: [], ended: "", stage: null, speed: 0, secondsLeft: null, fault: "" }),
   };
@@ -185,8 +192,8 @@ const added = (curve, step, value) =>
 export function hasGap(run, event) {
   if (event.kind !== "progress" || run.history === "loading") return false;
   const start = event.losses[0]?.[0] ?? event.step;
-  const last = run.losses[run.losses.length - 1]?.[0] ?? 0;
-  return start > last + 1 && !(run.history === "whole" && last === 0 && start === 1);
+  const last = run.live?.stepped ? run.step : (run.losses[run.losses.length - 1]?.[0] ?? 0);
+  return start > last + 1;
 }
 
 /**
@@ -198,15 +205,15 @@ export function hasGap(run, event) {
  */
 export function listed(run, row) {
   const { live, samples, ...rest } = row;
-  if (run.live) return { ...run, lora: rest.lora || run.lora, moments: Math.max(run.moments, samples) };
+  if (run.live) return { ...run, lora: rest.lora || run.lora, moments: Math.max(run.moments, samples), onDisk: true };
   /** @type {Run} */
-  const next = { ...run, ...rest, moments: samples };
+  const next = { ...run, ...rest, moments: samples, onDisk: true };
   // Another program went on with it, or began anew: what is here is old.
   if (run.history === "whole" && run.modified && Math.abs(run.modified - rest.modified) > 5) next.history = "none";
   if (!live) return next;
   return {
     ...next,
-    live: { promptId: live.prompt_id, node: String(live.node) },
+    live: { promptId: live.prompt_id, node: String(live.node), stepped: Boolean(live.progress) },
     stage: live.stage && live.stage.what !== "training" && !live.progress ? live.stage : null,
     speed: live.progress?.steps_per_second ?? 0,
     secondsLeft: live.progress?.seconds_left ?? null,

@@ -57,8 +57,10 @@ export class Trainings {
   receive(/** @type {Record<string, any>} */ event) {
     const before = this.#runs.get(event.run) ?? emptyRun(event.run);
     const gap = hasGap(before, event);
+    const first = event.kind === "progress" && !before.live?.stepped;
     this.#set(received(before, event, this.now()));
-    if (gap || event.kind === "ended") void this.load(event.run, true);
+    // With its first step a run has its settings on disk, and a page that comes late wants what was before.
+    if (gap || first || event.kind === "ended") void this.list(true).then(() => this.load(event.run, true));
   }
 
   /** The list from disk; once, unless `again`. */
@@ -90,7 +92,7 @@ export class Trainings {
    */
   async load(name, again = false) {
     const run = this.#runs.get(name);
-    if (!run || run.history === "loading" || (run.history === "whole" && !again)) return;
+    if (!run?.onDisk || run.history === "loading" || (run.history === "whole" && !again)) return;
     this.#set({ ...run, history: "loading" });
     try {
       const whole = await this.server.run(name);

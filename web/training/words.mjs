@@ -61,13 +61,17 @@ export function runName(name) {
 /**
  * Where a run is, in one line.
  *
- * @param {{ step: number, steps: number, finished: boolean, live: unknown,
+ * @param {{ step: number, steps: number, finished: boolean, live: { stepped: boolean } | null,
  *   stage?: { what: string, done: number, total: number } | null }} run
  */
 export function state(run) {
   const steps = run.steps ? `step ${run.step} of ${run.steps}` : `step ${run.step}`;
-  if (run.live && run.stage) return `${run.stage.what}${run.stage.total > 1 ? ` ${run.stage.done}/${run.stage.total}` : ""}`;
-  if (run.live) return steps;
+  if (run.live && run.stage) {
+    const { what, done, total } = run.stage;
+    const text = total > 1 ? `${what} ${done}/${total}` : what;
+    return run.live.stepped ? `${steps} · ${text}` : text;
+  }
+  if (run.live) return run.live.stepped ? steps : "beginning";
   if (run.finished) return `${run.step} steps`;
   return `stopped at ${steps}`;
 }
