@@ -98,7 +98,12 @@ def warm_pair(config: TrainConfig) -> list[Running]:
 
 
 def loom(*arguments: object, folder: Path = ROOT, environment: Mapping[str, str] | None = None) -> Result:
-    """``python -m lora_core`` in that folder, warm: what it says and how it ends."""
+    """``python -m lora_core`` in that folder, warm where there are forks: what it says and how it ends."""
+    if not hasattr(os, "fork"):
+        line = [sys.executable, "-m", "lora_core", *map(str, arguments)]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **(environment or {})}
+        done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, timeout=PATIENCE)
+        return Result(done.returncode, done.stdout, done.stderr)
     with tempfile.TemporaryDirectory(prefix="loom-said-") as said:
         one = started(*arguments, out=Path(said, "out"), err=Path(said, "err"), folder=folder, environment=environment)
         status = one.end()
