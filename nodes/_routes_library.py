@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import os
 import threading
 from functools import cache
@@ -85,7 +86,7 @@ def about(wanted: str) -> Json:
     report, error = found.report(name), None
     if report is None:
         described = found.describe(name, path)
-        report, error = described.report, described.error
+        report, error = described.report and json.loads(described.report), described.error
     row, status = found.row(name), os.stat(path)
     return {
         "name": name,

@@ -44,14 +44,14 @@ class Described(NamedTuple):
 
     Args:
         fields: JSON of what an entry shows, without name, size, time and hashes.
-        report: as ``index.look_at``; None where the file could not be read.
+        report: JSON of the report of ``index.look_at``; None where the file could not be read.
         metadata: of the header; empty where it could not be read.
         error: one line, or None.
         lasting: the same file will say the same again; False where the disk, not the file, was at fault.
     """
 
     fields: str
-    report: Json | None
+    report: str | None
     metadata: Mapping[str, str]
     error: str | None
     lasting: bool = True
@@ -84,7 +84,7 @@ def describe_file(path: str) -> Described:
     header = read_metadata(look.metadata)
     shown = {"title": header.title, "preview": beside.preview is not None or bool(header.thumbnail)}
     fields |= _of_report(look.report) | shown | {"state": DESCRIBED}
-    return Described(dumps(fields), look.report, look.metadata, None)
+    return Described(dumps(fields), dumps(look.report), look.metadata, None)
 
 
 def failed(file: Path, line: str) -> Described:

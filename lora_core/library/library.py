@@ -220,8 +220,7 @@ class Library:
             return False
         self._catalogue.learn_beside({known.file.path: known.beside})
         if described.lasting:
-            report = None if described.report is None else json.dumps(described.report, ensure_ascii=False)
-            self._looks[known.file.path] = (known, report)
+            self._looks[known.file.path] = (known, described.report)
         return True
 
     def _hashed(self, name: str, file: FileState, check: Callable[[], None]) -> FileHashes:
