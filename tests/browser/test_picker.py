@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Locator, Route, expect
 
+import lora_files
 from browser.loom_page import LoomPage
 from host_harness.host import PACK_NAME, ComfyHost
 
@@ -386,6 +387,24 @@ def test_a_nodes_menu_opens_it_and_the_choice_can_be_undone(loom: LoomPage) -> N
         "([node, name]) => app.graph.getNodeById(node)?.widgets.find((one) => one.name === 'lora_name').value === name",
         [node, before],
     )
+
+
+def test_a_file_that_appears_while_it_is_open_is_listed(loom_canvas: LoomPage, comfy: ComfyHost) -> None:
+    """Over the real index: the button asks, then the server's word that it has looked into the file."""
+    picker = Picker(loom_canvas)
+    picker.open()
+    picker.page.keyboard.type("brand_new")
+    expect(picker.popup.get_by_text("No LoRA matches")).to_be_visible()
+    parts = lora_files.factors("sd15", seed=1, rank=1, modules=lora_files.ATTENTION, components=("denoiser",))
+    path = comfy.loras / "picker" / "brand_new.safetensors"
+    lora_files.save(path, lora_files.kohya(parts), **{"modelspec.title": "Brand New"})
+    picker.popup.get_by_role("button", name="Refresh").click()
+    expect(picker.option("brand_new")).to_contain_text("SD 1.5")
+    expect(picker.option("Brand New")).to_contain_text("rank 1")
+    path.unlink()
+    picker.popup.get_by_role("button", name="Refresh").click()
+    expect(picker.options).to_have_count(0)
+    picker.page.keyboard.press("Escape")
 
 
 # The picture for the README

@@ -8,8 +8,9 @@ import { roundUp, shortNumber } from "./values.mjs";
 
 /** @typedef {{ name: string, norm: number }} Block */
 
-const [WIDTH, HEIGHT, TOP, NAMES] = [720, 250, 10, 58];
+const [WIDTH, HIGH, TOP] = [720, 182, 10];
 const LEFT = 40;
+const WIDEST = 72;
 
 /** @param {string} name of a file */
 export function normsPanel(name) {
@@ -31,10 +32,13 @@ export function normsPanel(name) {
 /** @param {Block[]} blocks */
 function chart(blocks) {
   const top = roundUp(Math.max(...blocks.map(({ norm }) => norm)));
-  const wide = (WIDTH - LEFT) / blocks.length;
-  const high = HEIGHT - TOP - NAMES;
-  const y = (/** @type {number} */ norm) => TOP + high * (1 - norm / top);
+  const wide = Math.min((WIDTH - LEFT) / blocks.length, WIDEST);
+  const y = (/** @type {number} */ norm) => TOP + HIGH * (1 - norm / top);
   const each = Math.ceil(12 / wide);
+  // Names lie along the axis where there is room, else they stand.
+  const longest = Math.max(...blocks.map(({ name }) => name.length)) * 6.5;
+  const along = wide > longest;
+  const height = TOP + HIGH + 12 + (along ? 14 : Math.min(longest, 120));
   const readout = h("p", { class: "loom-norms-readout", "aria-live": "polite" }, "Point at a bar, or use the arrow keys.");
 
   const lines = [0, 0.5, 1].map((part) => [
@@ -44,22 +48,28 @@ function chart(blocks) {
   const bars = blocks.map(({ name, norm }, i) => {
     const x = LEFT + i * wide;
     const gap = Math.min(4, wide * 0.25);
-    const height = Math.max(norm > 0 ? 1 : 0, (high * norm) / top);
+    const tall = Math.max(norm > 0 ? 1 : 0, (HIGH * norm) / top);
     const middle = x + wide / 2;
     return svg(
       "g",
       { class: "loom-norms-bar" },
-      svg("rect", { x, y: TOP, width: wide, height: high, class: "loom-norms-hit" }),
-      svg("rect", { x: x + gap / 2, y: TOP + high - height, width: wide - gap, height, rx: Math.min(2, wide / 4), class: "loom-norms-fill" }),
+      svg("rect", { x, y: TOP, width: wide, height: HIGH, class: "loom-norms-hit" }),
+      svg("rect", { x: x + gap / 2, y: TOP + HIGH - tall, width: wide - gap, height: tall, rx: Math.min(2, wide / 4), class: "loom-norms-fill" }),
       i % each === 0 &&
-        svg("text", { class: "loom-norms-name", transform: `translate(${middle + 3.5} ${TOP + high + 6}) rotate(-90)` }, name),
+        svg(
+          "text",
+          along
+            ? { class: "loom-norms-name", x: middle, y: TOP + HIGH + 16, style: { "text-anchor": "middle" } }
+            : { class: "loom-norms-name", transform: `translate(${middle + 3.5} ${TOP + HIGH + 6}) rotate(-90)` },
+          name,
+        ),
     );
   });
   const picture = svg(
     "svg",
     {
       class: "loom-norms-chart",
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      viewBox: `0 0 ${WIDTH} ${height}`,
       role: "img",
       tabindex: 0,
       "aria-label": `Norm of the change in each of ${blocks.length} blocks; the numbers are in the table below`,

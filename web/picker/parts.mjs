@@ -134,7 +134,7 @@ export function entryRow(entry, { wanted, multiple }) {
         "span",
         { class: "loom-picker-base-rank" },
         h("span", { class: "loom-cut", style: { "max-width": "100%" } }, entry.base || "unknown base"),
-        entry.rank && h("span", {}, `rank ${entry.rank}`),
+        entry.rank && h("span", { class: "loom-cut", style: { "max-width": "100%" } }, `rank ${entry.rank}`),
       ),
     h("span", { class: "loom-picker-star", dataset: { act: "star" }, "aria-hidden": "true" }, icon("star")),
   );

@@ -51,6 +51,10 @@ class Picker {
   query = "";
   /** What went wrong beside the list itself: favourites that could not be kept. */
   fault = "";
+  /** What the filters were last made of. @type {{ entries: unknown, filter: unknown } | null} */
+  offered = null;
+  /** The next drawing of the details. */
+  frame = 0;
 
   /**
    * @param {PickerOptions} options
@@ -103,7 +107,13 @@ class Picker {
       () => this.update(),
       (fault) => this.failed(`Favourites cannot be read: ${fault.message}`),
     );
-    this.warm = setTimeout(() => library.entries.forEach((entry) => fieldsOf(entry)), 200);
+    this.warm = setTimeout(() => this.prepare([...library.entries.values()]), 50);
+  }
+
+  /** Makes the texts that are searched ahead of the first letter, a part at a time. @param {Entry[]} entries */
+  prepare(entries) {
+    entries.splice(0, 400).forEach((entry) => fieldsOf(entry));
+    if (entries.length) this.warm = setTimeout(() => this.prepare(entries));
   }
 
   layout() {
@@ -142,8 +152,7 @@ class Picker {
     this.search.addEventListener("input", () => {
       this.query = this.search.value;
       this.list.forget();
-      this.update();
-      this.list.move(0);
+      this.update("");
     });
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.list.element.addEventListener("mousedown", (event) => event.preventDefault());
@@ -162,8 +171,7 @@ class Picker {
     const { base, sort } = this.filter;
     const follows = this.model ? base === this.model.architecture : remembered().base === "model" && !base;
     remember({ base: follows ? "model" : base, sort });
-    this.update();
-    this.list.move(0);
+    this.update("");
   }
 
   clear() {
@@ -173,15 +181,19 @@ class Picker {
     this.search.focus();
   }
 
-  /** The list as filters, query and index have it now. @param {string} [active] a name */
+  /**
+   * The list as filters, query and index have it now.
+   *
+   * @param {string} [active] a name; "": another list begins at its first row
+   */
   update(active = this.list.activeItem?.name) {
     const { tab, folder, base, sort } = this.filter;
     const only = tab === "all" ? null : tab === "recent" ? recent() : knownFavourites();
     const { entries } = library;
     const found = chosen(entries.values(), { query: this.query, folder, base, only, sort });
     const index = active ? found.findIndex(({ name }) => name === active) : 0;
-    this.filters.refresh(this.filter, entries, this.model);
-    this.list.show(found, Math.max(0, index));
+    this.refreshFilters(entries);
+    this.list.show(found, Math.max(0, index), active === "");
 
     const situation = { library, filter: this.filter, query: this.query, found: found.length };
     const empty = emptyState(situation, { refresh: () => this.refresh(), clear: () => this.clear() });
@@ -190,6 +202,13 @@ class Picker {
     this.list.element.hidden = Boolean(empty);
     this.showNote();
     this.footer.update({ library, found: found.length, marked: this.marked.size, fault: this.fault });
+  }
+
+  /** What the filters offer follows from the index and from what is set; a query changes nothing of it. */
+  refreshFilters(/** @type {ReadonlyMap<string, Entry>} */ entries) {
+    if (this.offered?.entries === entries && this.offered.filter === this.filter) return;
+    this.offered = { entries, filter: this.filter };
+    this.filters.refresh(this.filter, entries, this.model);
   }
 
   /** Says when the list is narrowed to what fits the model, with the way out. */
@@ -208,6 +227,13 @@ class Picker {
     const { activeId, activeItem } = this.list;
     if (activeId) this.search.setAttribute("aria-activedescendant", activeId);
     else this.search.removeAttribute("aria-activedescendant");
+    // Once a frame is enough, and typing does not wait for it.
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.showDetails(activeItem));
+  }
+
+  /** @param {Entry | undefined} activeItem */
+  showDetails(activeItem) {
     const name = activeItem?.name ?? "";
     const focused = this.details.contains(document.activeElement);
     this.details.hidden = !activeItem;
@@ -349,6 +375,7 @@ class Picker {
     if (open !== this) return;
     open = null;
     clearTimeout(this.warm);
+    cancelAnimationFrame(this.frame);
     this.unsubscribe();
     this.list.close();
     this.end();

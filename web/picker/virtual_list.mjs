@@ -76,9 +76,11 @@ export class VirtualList {
    *
    * @param {readonly T[]} items
    * @param {number} active
+   * @param {boolean} [fromTop] begins at the top instead
    */
-  show(items, active) {
+  show(items, active, fromTop = false) {
     this.items = items;
+    if (fromTop) this.element.scrollTop = 0;
     this.space.style.height = `${items.length * this.height}px`;
     this.active = Math.min(active, items.length - 1);
     this.update();
