@@ -142,11 +142,13 @@ def test_a_word_is_sent_to_the_prompt_that_the_nodes_clip_feeds(loom: LoomPage, 
     for _ in range(2):
         about.dialog.get_by_role("button", name="Send “sumi-e”").click()
     about.close()
+    text = "([id, text]) => app.graph.getNodeById(id)?.widgets[0].value === text"
+    for key, wanted in (("Control+z", "a boat on a lake"), ("Control+y", "a boat on a lake, sumi-e")):
+        loom.page.keyboard.press(key)
+        loom.wait_for(text, [good, wanted])
     prompt = loom.prompt()
     assert prompt[str(good)]["inputs"]["text"] == "a boat on a lake, sumi-e"
     assert prompt[str(bad)]["inputs"]["text"] == ""
-    loom.page.keyboard.press("Control+z")
-    loom.wait_for("(id) => app.graph.getNodeById(id)?.widgets[0].value === 'a boat on a lake'", good)
 
 
 def test_a_training_tag_becomes_a_trigger_word_that_nodes_give_out(

@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
@@ -451,7 +452,8 @@ LIBRARY = [
 
 def test_picture_for_the_readme(picker: Picker) -> None:
     def preview(route: Route) -> None:
-        route.fulfill(body=painted(route.request.url.split("&")[0]), content_type="image/webp")
+        name = parse_qs(urlsplit(route.request.url).query)["name"][0]
+        route.fulfill(body=painted(name), content_type="image/webp")
 
     picker.page.route("**/loom/preview*", preview)
     picker.pretend([{**one, "preview": True} for one in LIBRARY])

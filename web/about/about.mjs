@@ -77,6 +77,8 @@ export function openAbout(name, options = {}) {
     try {
       const found = await ask(name);
       const told = library.entry(name);
+      // A file that came while the page was open.
+      if (!told || told.state === "new") library.look();
       title.textContent = withoutControls(told?.title || found.metadata["modelspec.title"] || stemOf(name));
       filled = fill(body, found, { ...options, title: title.textContent, close: () => void end() });
       filled.facts.update(told);

@@ -36,6 +36,8 @@ const { compare } = new Intl.Collator("en", { numeric: true, sensitivity: "base"
  */
 const order = (a, b) => compare(a, b) || (a < b ? -1 : 1);
 
+const LATER = 2500;
+
 export class Catalogue {
   /** @type {ReadonlyMap<string, Entry>} by name; another map after each change */
   entries = new Map();
@@ -56,6 +58,8 @@ export class Catalogue {
   #listeners = new Set();
   /** @type {Map<string, Entry> | null} */
   #hashes = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #later;
   /** @type {(since?: number) => Promise<Answer>} */
   #ask;
 
@@ -121,6 +125,16 @@ export class Catalogue {
       this.#ready ??= this.#running;
     }
     return this.#running ?? Promise.resolve();
+  }
+
+  /**
+   * Looks for files that are new: now, and once more when the server is willing to look at its folders again, since it
+   * does so at most every second or two.
+   */
+  look() {
+    void this.refresh();
+    clearTimeout(this.#later);
+    this.#later = setTimeout(() => void this.refresh(), LATER);
   }
 
   async #refresh() {

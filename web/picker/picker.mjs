@@ -339,7 +339,7 @@ class Picker {
 
   /** Asks the server to look again. */
   refresh() {
-    void library.refresh();
+    library.look();
     this.search.focus();
   }
 
