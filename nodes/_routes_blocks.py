@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..lora_core.architectures import ARCHITECTURES
 from ..lora_core.block_presets import presets_for
 from ..lora_core.blocks import parse_blocks, vector_layouts
+from ..lora_core.errors import LoomError
 from ..lora_core.mapping import load_adapter
 from ..lora_core.norms import file_norms
 from . import _files
@@ -26,7 +27,10 @@ def _blocks(asked: Asked) -> Json:
 def _factors(asked: Asked) -> Json:
     """``POST /loom/blocks``."""
     row = ARCHITECTURES.get(asked.text("architecture"))
-    return {"factors": parse_blocks(asked.text("text", ""), row)}
+    try:
+        return {"factors": parse_blocks(asked.text("text", ""), row), "fault": ""}
+    except LoomError as error:  # the question is a good one: it is asked while somebody types
+        return {"factors": {}, "fault": error.message}
 
 
 def _norms(asked: Asked) -> Json:

@@ -25,13 +25,8 @@ class LoomLoraStack(io.ComfyNode):
                 _inputs.stack_input(),
                 # The page's widget of this type holds the list; the host would turn a list that is a STRING into
                 # Python's notation.
-                _inputs.Rows.Input(
-                    "rows",
-                    tooltip="LoRAs in their order. In the API a JSON list, as text or under __value__: "
-                    '[{"lora": "styles/ink.safetensors", "model": 0.8, "clip": 0.8}, ...]. '
-                    'A row also takes "on", "blocks" and "hash".',
-                    extra_dict={"default": []},
-                ),
+                # No tooltip: the page would show it over the rows wherever the mouse is.
+                _inputs.Rows.Input("rows", extra_dict={"default": []}),
                 _inputs.strict(),
             ],
             outputs=[

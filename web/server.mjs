@@ -183,7 +183,7 @@ export const blocks = (/** @type {string} */ architecture) => get("blocks", { ar
 /**
  * @param {string} architecture
  * @param {string} text
- * @returns {Promise<{ factors: Record<string, number> }>}
+ * @returns {Promise<{ factors: Record<string, number>, fault: string }>}
  */
 export const parseBlocks = (architecture, text) => post("blocks", { architecture, text });
 

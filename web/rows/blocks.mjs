@@ -168,10 +168,11 @@ class BlocksEditor {
     }
     try {
       const local = readBlocks(text, family.blocks);
-      const factors = local ?? (await parseBlocks(family.architecture, text)).factors;
+      const { factors, fault } = local ? { factors: local, fault: "" } : await parseBlocks(family.architecture, text);
       if (this.text.value.trim() !== text) return; // typed on
+      this.say(fault);
+      if (fault) return;
       bars.show(factors);
-      this.say("");
       // Another form (a vector) becomes ours: it says which blocks it means.
       if (keep) this.write(writeBlocks(factors, family.blocks));
     } catch (error) {

@@ -117,6 +117,7 @@ export class Checks {
    * @param {Taken[]} taken
    */
   ran(taken) {
+    this.model = modelOf(/** @type {any} */ (this.stack.node));
     this.#taken.clear();
     for (const one of taken) {
       if (one.row === null || one.model === null) continue;

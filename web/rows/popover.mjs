@@ -34,8 +34,9 @@ export function openPopover(anchor, content, options) {
     if (closeOpen !== close) return;
     closeOpen = null;
     document.removeEventListener("pointerdown", outside, true);
+    document.removeEventListener("keydown", escape, true);
     window.removeEventListener("resize", close);
-    const inside = element.contains(document.activeElement);
+    const inside = element.contains(document.activeElement) || document.activeElement === document.body;
     element.remove();
     if (inside && before instanceof HTMLElement) before.focus();
     options.closed?.();
@@ -43,17 +44,18 @@ export function openPopover(anchor, content, options) {
   const outside = (/** @type {PointerEvent} */ event) => {
     if (!(event.target instanceof Node && element.contains(event.target))) close();
   };
+  // At the document: what had the focus may be gone.
+  const escape = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    event.stopPropagation();
+    close();
+  };
   closeOpen = close;
   document.addEventListener("pointerdown", outside, true);
+  document.addEventListener("keydown", escape, true);
   window.addEventListener("resize", close);
-  element.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      event.preventDefault();
-      close();
-    }
-    event.stopPropagation();
-  });
-  for (const type of ["keyup", "wheel", "contextmenu"]) {
+  for (const type of ["keydown", "keyup", "wheel", "contextmenu"]) {
     element.addEventListener(type, (event) => event.stopPropagation());
   }
   return { element, close };

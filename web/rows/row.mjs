@@ -93,7 +93,9 @@ export class RowView {
     this.#shown = chip;
     set(element, { "data-tone": chip.tone, title: chip.title, hidden: chip.tone === "none" || !chip.title });
     const { stem } = model.nameParts(this.view.stack.rows[this.index]?.lora ?? "");
-    set(element, { "aria-label": `${stem}: ${[chip.count, chip.title].join(", ")}` });
+    // The last line says most: why it does not fit, or with what it conflicts.
+    const last = chip.tone === "good" || chip.tone === "quiet" ? chip.facts.join(", ") : chip.title.split("\n").at(-1);
+    set(element, { "aria-label": `${stem}: ${chip.count}. ${last ?? ""}` });
     const sign = chip.tone === "warning" || chip.tone === "bad" ? icon("warning") : null;
     element.replaceChildren(
       ...[sign, h("span", { class: "loom-rows-matched" }, chip.count)].filter((one) => one !== null),

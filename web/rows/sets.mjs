@@ -46,6 +46,7 @@ export async function openSets(view, anchor) {
     "aria-label": "Name of the set",
     placeholder: "Save these rows as…",
     maxlength: 80,
+    disabled: true, // until it is known which sets there are
   });
   const save = h("button", { type: "submit", class: "loom-button loom-bordered" }, icon("save"), "Save");
   const form = h("form", { class: "loom-rows-saving" }, name, save);
@@ -61,6 +62,7 @@ export async function openSets(view, anchor) {
       toast("error", "The sets could not be saved", error instanceof Error ? error.message : String(error));
     }
     show();
+    if (!element.contains(document.activeElement)) (stack.rows.length ? name : element).focus();
   };
   const load = (/** @type {RowSet} */ set, /** @type {boolean} */ add) => {
     close();
@@ -107,6 +109,7 @@ export async function openSets(view, anchor) {
     close();
     return;
   }
+  name.disabled = false;
   show();
   if (sets.length) /** @type {HTMLElement} */ (list.querySelector("button"))?.focus();
   else name.focus();
