@@ -242,7 +242,7 @@ test("words", () => {
   assert.deepEqual([bytes(3.2e9), bytes(5e8), bytes(0)], ["3.0 GB", "477 MB", ""]);
   assert.deepEqual([since(990, 1000), since(100, 1000)], ["just now", "15 min ago"]);
   assert.equal(runName("styles\\ink.safetensors"), "styles/ink");
-  assert.deepEqual([0, 0.00012345, 0.5123456, 12345678].map(number), ["0", "1.23e-4", "0.5123", "1.23e7"]);
+  assert.deepEqual([0, 0.00012345, 0.5123456, 12345678].map(number), ["0", "0.000123", "0.5123", "12350000"]);
   assert.match(described([[1, 0.9], [2, 0.3]]), /^from 0.9 at step 1 to .* at step 2 .*lowest 0.3 at step 2$/); // prettier-ignore
   assert.equal(described([]), "no points yet");
 });

@@ -6,7 +6,7 @@
  */
 
 /** How much a smoothed curve keeps of what was before, as the slider says it first. */
-export const SMOOTHING = 0.9;
+export const SMOOTHING = 0.95;
 /** Points of one curve that are drawn; a screen has not more columns. */
 export const POINTS = 2000;
 
@@ -110,7 +110,5 @@ export function described(points) {
 
 /** A loss or rate with as many digits as tell something. */
 export function number(/** @type {number} */ given) {
-  if (given === 0) return "0";
-  const size = Math.abs(given);
-  return size >= 0.001 && size < 10000 ? String(Number(given.toPrecision(4))) : given.toExponential(2).replace("e+", "e");
+  return String(Number(given.toPrecision(Math.abs(given) < 0.001 ? 3 : 4)));
 }

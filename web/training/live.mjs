@@ -53,12 +53,12 @@ export function useInGraph(lora) {
   const node = LiteGraph.createNode("LoomLoraLoader");
   const widget = node?.widgets?.find((/** @type {any} */ one) => one.name === "lora_name");
   if (!node || !widget || !app.graph) return;
-  widget.value = lora;
-  widget.callback?.(lora);
   const [x = 0, y = 0, width = 0, height = 0] = app.canvas.visible_area;
   app.canvas.emitBeforeChange();
   node.pos = [x + width / 2 - node.size[0] / 2, y + height / 3 - node.size[1] / 2];
   app.graph.add(node);
+  widget.value = lora;
+  widget.callback?.(lora);
   app.canvas.selectNode(node);
   app.canvas.emitAfterChange();
   toast("success", "LoRA Loader added", lora);
