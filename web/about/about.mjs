@@ -34,6 +34,7 @@ import { sendTarget } from "./target.mjs";
  */
 export function openAbout(name, options = {}) {
   stylesheet("about/about.css");
+  stylesheet("about/panels.css");
   const before = document.activeElement;
   const title = h("h2", { class: "loom-cut", dir: "auto" }, withoutControls(library.entry(name)?.title || stemOf(name)));
   const path = h("div", { class: "loom-muted loom-cut", dir: "auto", title: name }, name);

@@ -62,6 +62,7 @@ class Picker {
    */
   constructor({ anchor, model = null, multiple = false, selected = "" }, resolve) {
     stylesheet("picker/picker.css");
+    stylesheet("picker/details.css");
     this.model = model?.architecture ? model : null;
     this.multiple = multiple;
     this.selected = selected;
