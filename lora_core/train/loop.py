@@ -154,7 +154,7 @@ def _train_on(
         if processes.main:
             files = FileWatcher(folder, config.output, start=start)
             folder.config.write_text(dump_config(config), encoding="utf-8")
-            watcher = Watchers([watcher, files])
+            watcher = Watchers([files, watcher])  # who is told of a picture finds it on disk
         run = Run(pieces, watcher, state)
         finished = run.go()
         return TrainResult(run.path, folder.name, run.done, finished, run.loss, run.report())

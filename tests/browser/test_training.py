@@ -88,7 +88,7 @@ def test_a_training_is_seen_in_its_node_while_it_runs(loom_canvas: LoomPage, run
 
     expect(part).to_contain_text(re.compile(r"step \d+ of 12"), timeout=60_000)
     expect(part.get_by_role("progressbar")).to_be_visible()
-    expect(part.get_by_role("button", name="Cancel the training")).to_be_visible()
+    expect(part.get_by_role("button", name="Stop the training")).to_be_visible()
     expect(part.locator("canvas")).to_be_visible()
     expect(part.get_by_text("12 steps", exact=True)).to_be_visible(timeout=60_000)
     expect(page.get_by_text("Training finished")).to_be_visible()
@@ -108,23 +108,23 @@ def test_a_training_is_seen_in_its_node_while_it_runs(loom_canvas: LoomPage, run
     assert len(saved["widgets_values"]) == 5
 
 
-def test_a_training_is_cancelled_from_its_node_and_goes_on_later(loom: LoomPage, comfy: ComfyHost, runs: Path) -> None:
+def test_a_training_is_stopped_from_its_node(loom: LoomPage, comfy: ComfyHost, runs: Path) -> None:
     if not loom.vue:
-        pytest.skip("one cancelled training is enough: the button is the same")
+        pytest.skip("one stopped training is enough: the button is the same")
     view, page = TrainingView(loom), loom.page
-    load(loom, training("browser/cancelled", 5000, samples_every=0))
+    load(loom, training("browser/stopped", 5000, samples_every=0))
     page.get_by_test_id("queue-button").click()
     part = view.parts().first
     expect(part).to_contain_text(re.compile(r"step \d+ of 5000"), timeout=60_000)
 
-    part.get_by_role("button", name="Cancel the training").click()
+    part.get_by_role("button", name="Stop the training").click()
     expect(page.get_by_text(re.compile("When the graph runs again it goes on"))).to_be_visible()
     page.get_by_role("button", name="Confirm").click()
 
     expect(part).to_contain_text(re.compile(r"stopped at step \d+ of 5000"), timeout=60_000)
-    (run,) = [one for one in comfy.get("/loom/runs")["runs"] if one["run"] == "browser/cancelled"]
+    (run,) = [one for one in comfy.get("/loom/runs")["runs"] if one["run"] == "browser/stopped"]
     assert 0 < run["step"] < 5000
-    assert run["lora"] == "browser/cancelled.safetensors"
+    assert run["lora"] == "browser/stopped.safetensors"
     assert not run["finished"]
 
 
@@ -139,7 +139,7 @@ def test_a_node_shows_the_run_of_its_name(view: TrainingView) -> None:
     expect(part).to_contain_text("1500 steps")
     expect(part.get_by_role("img", name="Chart of losses. emoji_rank16")).to_be_visible()
     expect(part.get_by_role("button", name="Enlarge: ghost")).to_be_visible()
-    expect(part.get_by_role("button", name="Cancel the training")).to_be_hidden()
+    expect(part.get_by_role("button", name="Stop the training")).to_be_hidden()
     assert view.page.evaluate("(id) => app.graph.getNodeById(id).size[1]", node) < 700
     if view.loom.vue:
         view.loom.shot("train_node", view.page.locator(".lg-node"), readme=True)
@@ -261,12 +261,12 @@ def test_a_training_that_others_began_is_shown_too(panel: TrainingView) -> None:
     for fact in ("2.0 s/it", "7.0 GB", "1 h 02 min"):
         expect(panel.panel.locator(".loom-training-facts")).to_contain_text(fact)
     expect(panel.panel.get_by_role("alert")).to_have_text("3 pictures are smaller than the resolution")
-    expect(panel.panel.locator("header").get_by_role("button", name="Cancel")).to_be_visible()
+    expect(panel.panel.locator("header").get_by_role("button", name="Stop")).to_be_visible()
     panel.loom.shot("training_told", panel.panel)
 
     panel.tell("ended", finished=False, step=None)
     expect(panel.panel.get_by_text("It ended with an error")).to_be_visible()
-    expect(panel.panel.locator("header").get_by_role("button", name="Cancel")).to_be_hidden()
+    expect(panel.panel.locator("header").get_by_role("button", name="Stop")).to_be_hidden()
 
 
 def test_what_a_late_page_missed_is_read_from_disk(panel: TrainingView) -> None:

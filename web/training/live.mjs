@@ -28,18 +28,18 @@ api.addEventListener("reconnected", () => void trainings.list(true));
  *
  * @param {Run} training
  */
-export async function cancel(training) {
+export async function stop(training) {
   if (!training.live) return;
   const { promptId } = training.live;
   const sure = await /** @type {any} */ (app.extensionManager).dialog.confirm({
-    title: "Cancel the training?",
+    title: "Stop the training?",
     message: `${training.run} saves where it is, at step ${training.step}. When the graph runs again it goes on from there.`,
   });
   if (!sure) return;
   try {
     await api.interrupt(promptId);
   } catch (error) {
-    toast("error", "The training was not cancelled", error instanceof Error ? error.message : String(error));
+    toast("error", "The training was not stopped", error instanceof Error ? error.message : String(error));
   }
 }
 

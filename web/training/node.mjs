@@ -6,7 +6,7 @@ import { inVueNodes, stylesheet } from "../host.mjs";
 import { keepEvents } from "../picker/popup.mjs";
 import { Chart } from "./chart.mjs";
 import { Progress } from "./facts.mjs";
-import { cancel, trainings } from "./live.mjs";
+import { stop, trainings } from "./live.mjs";
 import { look } from "./look.mjs";
 import { Samples } from "./samples.mjs";
 import { showTraining } from "./tab.mjs";
@@ -53,12 +53,12 @@ class TrainingPart {
     this.samples = new Samples();
     this.progress = new Progress();
     this.text = h("span", { class: "loom-cut loom-muted", role: "status" });
-    this.cancel = this.#button("stop", "Cancel the training", () => this.run && void cancel(this.run));
+    this.stop = this.#button("stop", "Stop the training", () => this.run && void stop(this.run));
     this.open = this.#button("bars", "Show in the panel", () => void showTraining(this.run?.run));
-    this.head = h("div", { class: "loom-training-head" }, this.text, this.cancel, this.open);
+    this.head = h("div", { class: "loom-training-head" }, this.text, this.stop, this.open);
     this.element = h("div", { class: "loom loom-training-node" }, this.head, this.progress.element, this.chart.element, this.samples.element);
     // Its buttons and sliders are not for the canvas; all else drags, zooms and selects the node as it does elsewhere.
-    for (const control of [this.cancel, this.open, this.samples.element]) keepEvents(control);
+    for (const control of [this.stop, this.open, this.samples.element]) keepEvents(control);
     this.unsubscribe = trainings.subscribe((run) => {
       if (run?.live?.node === String(node.id)) this.#began = run.run;
       if (!run || run.run === this.#wanted) this.later();
@@ -106,7 +106,7 @@ class TrainingPart {
     const any = Boolean(run && (run.live || run.losses.length || run.samples.length));
     this.chart.element.hidden = !any;
     this.progress.element.hidden = !run?.live;
-    set(this.cancel, { hidden: !run?.live });
+    set(this.stop, { hidden: !run?.live });
     set(this.open, { hidden: !run });
     this.text.textContent = run ? line(run) : "Its curve and samples will be here.";
     this.text.title = run ? [run.run, ...run.warnings].join("\n") : "";

@@ -6,7 +6,7 @@ import { stylesheet } from "../host.mjs";
 import { keepEvents } from "../picker/popup.mjs";
 import { Chart } from "./chart.mjs";
 import { factList, headline, Progress, told } from "./facts.mjs";
-import { cancel, trainings, useInGraph } from "./live.mjs";
+import { stop, trainings, useInGraph } from "./live.mjs";
 import { look, lookControls } from "./look.mjs";
 import { Runs } from "./runs.mjs";
 import { Samples, swatch } from "./samples.mjs";
@@ -35,14 +35,14 @@ export class TrainingPanel {
     this.progress = new Progress();
     this.title = h("h2", { class: "loom-cut", dir: "auto" });
     this.state = h("span", { class: "loom-training-state loom-muted" });
-    this.cancel = this.#button("stop", "Cancel", () => this.#now && void cancel(this.#now));
+    this.stop = this.#button("stop", "Stop", () => this.#now && void stop(this.#now));
     this.use = this.#button("add", "Use in graph", () => this.#now?.lora && useInGraph(this.#now.lora));
     this.again = this.#button("refresh", "", () => void this.#refresh(), "Read the runs again");
     this.messages = h("div", { class: "loom-training-told" });
     this.legend = h("ul", { class: "loom-training-legend", "aria-label": "Runs in the chart" });
     this.facts = h("div", { class: "loom-training-side" });
     this.empty = h("div", { class: "loom-training-empty", hidden: true });
-    const head = h("header", {}, this.title, this.state, h("span", { class: "loom-training-space" }), this.use, this.cancel, this.again);
+    const head = h("header", {}, this.title, this.state, h("span", { class: "loom-training-space" }), this.use, this.stop, this.again);
     const bar = h("div", { class: "loom-training-bar" }, ...lookControls(() => this.#draw()), this.legend);
     const main = h("section", { class: "loom-training-main" }, head, this.progress.element, this.messages, bar, this.chart.element);
     this.body = h("div", { class: "loom-training-body" }, this.runs.element, main, h("aside", {}, this.samples.element, this.facts));
@@ -118,7 +118,7 @@ export class TrainingPanel {
     this.state.textContent = headline(now);
     this.progress.show(now);
     this.progress.element.hidden = !now.live;
-    this.cancel.hidden = !now.live;
+    this.stop.hidden = !now.live;
     this.use.hidden = !now.lora || Boolean(now.live);
     const messages = JSON.stringify([now.run, now.warnings, now.notes, now.fault, now.ended, trainings.fault]);
     if (messages !== this.#told) {
