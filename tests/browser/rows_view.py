@@ -8,6 +8,7 @@ from typing import Any
 from playwright.sync_api import Locator, expect
 
 from browser.loom_page import LoomPage
+from host_harness.host import PACK_NAME
 
 Row = dict[str, Any]
 
@@ -102,3 +103,22 @@ def rows_node(
     expect(view.element).to_be_visible()
     view.put(rows)
     return view
+
+
+def wait_until_known(loom: LoomPage, folder: str) -> None:
+    """Until the index has looked into all files of a folder, ``"sdxl/"``, and the page has heard of it."""
+    loom.page.evaluate(
+        """async (folder) => {
+            const { library } = await import("/extensions/PACK/picker/library.mjs");
+            const done = ({ state, autov3 }) => state === "failed" || (state === "described" && autov3);
+            const known = () => {
+                const own = [...library.entries.values()].filter(({ name }) => name.startsWith(folder));
+                return own.length > 6 && own.every(done);
+            };
+            while (!known()) {
+                await library.refresh();
+                await new Promise((later) => setTimeout(later, 50));
+            }
+        }""".replace("PACK", PACK_NAME),
+        folder,
+    )

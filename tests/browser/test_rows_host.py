@@ -139,6 +139,8 @@ def test_a_bypassed_node_keeps_its_rows_and_is_not_queued(loom: LoomPage) -> Non
 
 
 def test_rows_work_inside_a_subgraph_and_as_one_of_its_widgets(loom: LoomPage) -> None:
+    # The host remembers the values of widgets by their node's number, also of graphs that were cleared.
+    loom.page.evaluate("app.rootGraph.state.lastNodeId = Date.now() % 1e7")
     rows = rows_node(loom, [INK, RAIN])
     outer = loom.page.evaluate(
         "(id) => app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node.id", rows.node

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from browser.loom_page import LoomPage
 from browser.rows_files import write_checkpoint, write_loras
-from browser.rows_view import RowsView, row, rows_node
+from browser.rows_view import RowsView, row, rows_node, wait_until_known
 from host_harness.host import ComfyHost
 
 pytestmark = pytest.mark.browser
@@ -62,6 +62,7 @@ def test_a_row_is_copied_cut_and_pasted_by_keys(loom: LoomPage) -> None:
 
 
 def test_rows_of_other_programs_are_pasted_and_faults_are_said(loom: LoomPage) -> None:
+    loom.page.evaluate("app.extensionManager.toast.removeAll()")
     rows = rows_node(loom)
     to_clipboard(loom, '[{"on": false, "lora": "rainy_night_tools", "strength": 0.6, "strengthTwo": null}]')
     rows.button("Paste rows").click()
@@ -72,7 +73,7 @@ def test_rows_of_other_programs_are_pasted_and_faults_are_said(loom: LoomPage) -
     rows.menu("Paste rows")
     expect(rows.items).to_have_count(3)
     assert rows.value[1] == row(INK["lora"], model=0.7, clip=0.2)
-    expect(loom.page.get_by_text("not all")).to_be_visible()
+    expect(loom.page.get_by_text("Pasted, but look at this")).to_be_visible()
     to_clipboard(loom, "hello")
     rows.control(0, "grip").focus()
     loom.page.keyboard.press("Control+v")
@@ -119,6 +120,7 @@ def test_sets_are_saved_loaded_added_and_deleted(loom: LoomPage) -> None:
 
 def editor(loom: LoomPage, rows: RowsView, index: int = 0) -> Locator:
     """The editor of block weights of a row, with its bars."""
+    wait_until_known(loom, "tools/")
     rows.control(index, "blocks").click()
     dialog = loom.page.get_by_role("dialog", name="Block weights of")
     expect(dialog.get_by_role("slider").first).to_be_visible()

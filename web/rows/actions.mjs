@@ -165,7 +165,7 @@ export class RowsActions {
       this.view.say(`${rows.length} ${rows.length === 1 ? "row" : "rows"} pasted`);
     }
     if (faults.length) {
-      const summary = rows.length ? `${rows.length} rows pasted, not all` : "Nothing to paste";
+      const summary = rows.length ? "Pasted, but look at this" : "Nothing to paste";
       toast(rows.length ? "warn" : "error", summary, faults.slice(0, 5).join("\n"));
     }
   }

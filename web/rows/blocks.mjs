@@ -45,6 +45,8 @@ class BlocksEditor {
   bars = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
+  /** @type {(() => void) | undefined} */
+  unsubscribe;
 
   /**
    * @param {RowsView} view
@@ -100,7 +102,15 @@ class BlocksEditor {
   }
 
   async begin() {
+    await library.ready;
     const architecture = this.view.checks.family?.architecture || library.entry(this.lora)?.architecture || "";
+    if (!architecture && library.entry(this.lora)?.state === "new") {
+      // The server has not looked into the file yet; it tells when it has.
+      this.space.replaceChildren(h("p", { class: "loom-muted", role: "status" }, "Reading the file…"));
+      this.unsubscribe ??= library.subscribe(() => void this.begin());
+      return;
+    }
+    this.unsubscribe?.();
     if (!architecture) {
       this.unknown("It is not known which family this LoRA is for, so its blocks have no bars. Text is taken as it is.");
       return;
@@ -213,6 +223,7 @@ class BlocksEditor {
   }
 
   closed() {
+    this.unsubscribe?.();
     clearTimeout(this.timer);
     undoable();
   }

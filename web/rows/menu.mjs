@@ -35,7 +35,14 @@ export function openMenu(anchor, label, items) {
     list.append(
       h(
         "button",
-        { type: "button", role: "menuitem", tabindex: -1, disabled: item.disabled, on: { click: run } },
+        {
+          type: "button",
+          role: "menuitem",
+          tabindex: -1,
+          "aria-label": item.label,
+          disabled: item.disabled,
+          on: { click: run },
+        },
         item.icon ? icon(item.icon) : h("span", { class: "loom-rows-noicon" }),
         h("span", { class: "loom-cut" }, item.label),
         item.keys && h("kbd", {}, item.keys),
