@@ -6,15 +6,14 @@ and for which model; how its numbers are, ``inspect_file`` says.
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from .collection import no_collection
 from .errors import LoomError
 from .inspect import describe
 from .io import TensorRef, TensorSource, open_tensors
@@ -45,7 +44,7 @@ def index_folder(
     files = list(lora_files(root))
     before = {(entry["path"], entry["size"], entry["modified"]): entry for entry in known}
     entries: list[Json] = []
-    with _no_collection():
+    with no_collection():  # sources are closed: what a header leaves goes without a collector
         for done, file in enumerate(files):
             progress(done, len(files))
             entry = _state(root, file)
@@ -53,19 +52,6 @@ def index_folder(
             entries.append(same or entry | _describe(file))
     progress(len(files), len(files))
     return entries
-
-
-@contextmanager
-def _no_collection() -> Generator[None, None, None]:
-    """Pause the collector of garbage, which the many small objects of a header wake every few files to walk through all
-    that a host has in memory. What is made here goes without it: sources are closed."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def lora_files(folder: str | os.PathLike[str]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ LIBRARY = ROOT / "lora_core"
 
 # Each file or folder of lora_core may import those before it and itself. A new one takes its place here.
 ORDER = (
-    *("version", "text", "errors", "types", "registry", "numeric", "untrusted"),
+    *("version", "text", "errors", "types", "registry", "numeric", "collection", "untrusted"),
     *("io", "architectures", "adapters", "formats"),
     *("names", "rows", "prompt", "pasted", "blocks", "block_presets", "metadata", "sidecars", "trigger_words"),
     *("stack", "fitting", "repeats", "mapping", "finite", "binding", "patching", "quantised"),

@@ -50,13 +50,16 @@ class Catalogue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, Row] = {}
-        self._by_path: dict[str, Row] = {}
+        # Mostly one row each; a folder of the list may lie in another one.
+        self._by_path: dict[str, list[Row]] = {}
         self._gone: dict[str, int] = {}
         self._looks: dict[str, KnownLook] = {}
         self._hashes: dict[str, KnownHashes] = {}
         self._to_look: OrderedDict[str, None] = OrderedDict()
         self._to_hash: OrderedDict[str, None] = OrderedDict()
-        self.first_version = self.version = int(time.time() * 1000)
+        # Of microseconds: no list changes so often that a next start would fall among its versions. A page reads them
+        # as whole numbers up to 2**53.
+        self.first_version = self.version = int(time.time() * 1_000_000)
 
     def know(self, looks: Iterable[KnownLook], hashes: Iterable[KnownHashes]) -> None:
         """What is known from earlier, by path; for files that are seen from now on."""
@@ -80,14 +83,16 @@ class Catalogue:
                     self._to_look.pop(name, None)
                     self._to_hash.pop(name, None)
             self._rows = rows
-            self._by_path = {row.file.path: row for row in rows.values()}
+            self._by_path = {}
+            for row in rows.values():
+                self._by_path.setdefault(row.file.path, []).append(row)
             return [path for name in gone if (path := before[name].file.path) not in self._by_path]
 
     def _new(self, name: str, file: FileState) -> Row:
         self.version += 1
         self._gone.pop(name, None)
         row = Row(name, file, self.version)
-        look, hashes = self._looks.pop(file.path, None), self._hashes.pop(file.path, None)
+        look, hashes = self._looks.get(file.path), self._hashes.get(file.path)
         if look is not None and look.file == file:
             row.fields, row.looked_beside = look.fields, look.beside
             self._to_look.pop(name, None)
@@ -128,8 +133,7 @@ class Catalogue:
         """What lies beside each path now. Where it changed, the file is described again."""
         with self._lock:
             for path, found in beside.items():
-                row = self._by_path.get(path)
-                if row is not None:
+                for row in self._by_path.get(path, ()):
                     row.beside = found
                     if row.fields is not None and row.looked_beside != found:
                         self._to_look[row.name] = None

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from ..collection import no_collection
 from ..io.hashes import FileHashes, read_hashes
 from .apart import Apart
 from .catalogue import Catalogue, Row
@@ -73,12 +74,12 @@ class Library:
         with self._scanning:
             if not force and time.monotonic() - self._scanned < _SCAN_EVERY:
                 return
-            if self._store is None:
-                self._store = Store(self._file)
-                self._catalogue.know(self._store.looks(), self._store.hashes())
-            names, folders = self._listing()
-            gone = self._catalogue.see(find_files(names, folders))
-            self._gone += gone
+            with no_collection():
+                if self._store is None:
+                    self._store = Store(self._file)
+                    self._catalogue.know(self._store.looks(), self._store.hashes())
+                names, folders = self._listing()
+                self._gone += self._catalogue.see(find_files(names, folders))
             self._scanned = time.monotonic()
         self._worker.wake()
 

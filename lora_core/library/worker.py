@@ -15,6 +15,8 @@ _PAUSE = 0.5
 # The same while the program has other work.
 _PAUSE_BUSY = 4.0
 _SHORTEST_PAUSE = 0.001
+# Seconds that whoever wakes it has for an answer of its own, alone.
+_AFTER_YOU = 0.1
 # Seconds until it is seen whether what had to wait can be done by now.
 _LOOK_AGAIN = 1.0
 
@@ -79,6 +81,7 @@ class Worker:
         try:
             while not self._stop.is_set():
                 self._wake.clear()
+                self._stop.wait(_AFTER_YOU)
                 while self._step():
                     pass
                 # The events of the last moments wait for their turn, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -94,7 +95,7 @@ def test_what_comes_changes_and_goes_is_told_once(shelf: Shelf) -> None:
     )
 
 
-@pytest.mark.parametrize("since", [1, 10**15, -5])
+@pytest.mark.parametrize("since", [1, 10**17, -5])
 def test_a_version_of_another_run_is_answered_with_all(shelf: Shelf, since: int) -> None:
     shelf.put("a.safetensors")
     told = json.loads(shelf.library().answer(since))
@@ -111,6 +112,45 @@ def test_versions_grow_over_starts(shelf: Shelf) -> None:
     second = shelf.library()
     second.refresh()
     assert second.version > first.version
+
+
+def test_a_start_right_after_many_changes_has_versions_of_its_own(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        shelf.put(f"{number}.safetensors")
+    told: list[int] = []
+    for now in (1000.0, 1000.001):
+        monkeypatch.setattr("lora_core.library.catalogue.time.time", lambda now=now: now)
+        library = shelf.library()
+        monkeypatch.setattr(library._worker, "wake", lambda: None)
+        answer = json.loads(library.answer(told[-1] if told else 0))
+        assert answer["full"] is True
+        told.append(answer["version"])
+
+
+def test_the_collector_of_garbage_waits_while_files_are_listed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(module, "find_files", lambda *_: seen.append(gc.isenabled()) or {})
+    shelf.library().refresh()
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_a_folder_inside_another_has_its_files_under_two_names(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BESIDE_EVERY", 0.0)
+    shelf.folders.append(shelf.folders[0] / "sub")
+    path = shelf.put("ink.safetensors", folder=1)
+    library = shelf.library()
+    assert settle(library).keys() == {"ink.safetensors", "sub/ink.safetensors"}
+    path.with_suffix(".txt").write_text("ink style")
+    library.refresh(force=True)
+    wait_for(lambda: all(entry["trigger_words"] for entry in entries(library).values()))
+    library.close()
+    second = shelf.library()
+    monkeypatch.setattr(second._worker, "wake", lambda: None)
+    second.refresh()
+    assert second.state() == {"files": 2, "described": 2, "hashed": 2, "busy": False}
 
 
 def test_of_two_folders_the_first_one_wins_and_then_the_other(shelf: Shelf, tmp_path: Path) -> None:
@@ -337,7 +377,7 @@ def test_a_program_that_is_killed_leaves_a_database_that_is_whole(shelf: Shelf) 
         )  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.05 + 0.06 * moment)
+        time.sleep(0.15 + 0.06 * moment)
         process.kill()
         process.communicate()
         with sqlite3.connect(shelf.file) as database:
