@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
-from .errors import AmbiguousNameError, ConfigError, LoomError, UnknownNameError
+from .errors import AmbiguousNameError, ConfigError, LoomError, UnknownNameError, nearest
 
 KIND = "LoRA"
 EXTENSIONS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
@@ -116,5 +115,5 @@ def _unknown(name: str, stem: str, available: Sequence[str]) -> UnknownNameError
     if error.nearest or not available:
         return error
     by_base = {_base(_stem(path.replace("\\", "/"))): path for path in available}
-    near = get_close_matches(_base(stem), list(by_base), n=1, cutoff=0.5)
-    return UnknownNameError(KIND, name, available, f"Did you mean {by_base[near[0]]!r}?") if near else error
+    near = nearest(_base(stem), list(by_base))
+    return UnknownNameError(KIND, name, available, f"Did you mean {by_base[near]!r}?") if near else error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +100,20 @@ def test_a_hash_alone_that_no_file_has():
 def test_a_hash_that_says_nothing_finds_nothing(useless: str | None):
     with pytest.raises(UnknownNameError):
         resolve_name("gone", FILES, hash=useless, hash_of=lambda name: "e3b0c44298fc")
+
+
+def test_of_thousands_of_names_few_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch):
+    compared: list[int] = []
+
+    def counted(name: str, known: Sequence[str], **options: float) -> list[str]:
+        compared.append(len(known))
+        return get_close_matches(name, known, **options)
+
+    monkeypatch.setattr("lora_core.errors.get_close_matches", counted)
+    names = [f"{word}/{word}_{number:04}.safetensors" for word in ("ink", "rain", "stone") for number in range(500)]
+    with pytest.raises(UnknownNameError, match=r"did you mean 'rain/rain_0123.safetensors'"):
+        resolve_name("rain/rain_O123.safetensors", names)
+    assert max(compared) <= 50
 
 
 def test_a_missing_name_names_the_nearest():
