@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
@@ -93,7 +94,7 @@ class History:
 
 def run_folders(root: Path) -> dict[str, Path]:
     """name -> folder, of all runs below a folder."""
-    return dict(_found(root, "", _DEPTH))
+    return dict(islice(_found(root, "", _DEPTH), _MOST))
 
 
 def summary(folder: Path, run: str) -> Summary:
@@ -141,10 +142,10 @@ def prompt_of(picture: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(picture) as opened:
+        with Image.open(picture, formats=["PNG"]) as opened:
             said: Any = opened.info  # pyright: ignore[reportUnknownMemberType]
             return str(said.get("prompt", ""))
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
 
 
@@ -169,19 +170,15 @@ def bare(value: Any) -> Any:
 
 
 def _found(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:
-    count = 0
     for path in _inside(folder):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             continue
         name = prefix + path.name
         if path.name.endswith(ENDING):
-            if path.name != ENDING and any((path / part).exists() for part in (CSV, CONFIG, SAMPLES, STATE)):
+            if path.name != ENDING and any(os.path.exists(path / part) for part in (CSV, CONFIG, SAMPLES, STATE)):
                 yield name.removesuffix(ENDING), path
-                count += 1
         elif depth and not path.is_symlink():
             yield from _found(path, f"{name}/", depth - 1)
-        if count >= _MOST:
-            return
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from PIL import Image
@@ -16,6 +17,11 @@ steps = 4
 [output]
 folder = 'C:\\Users\\me\\loras'
 """
+
+
+# A PNG that claims 100,000 pixels a side.
+_HEAD = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+HUGE = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + _HEAD + crc32(_HEAD).to_bytes(4, "big") + b"\0\0\0\1IDATx"
 
 
 @pytest.fixture
@@ -43,6 +49,12 @@ def runs(tmp_path: Path) -> Path:
 def test_runs_go_by_their_names(runs: Path):
     assert list(run_folders(runs)) == ["ink", "styles/new"]
     assert run_folders(runs / "nowhere") == {}
+
+
+def test_there_is_an_end_to_runs_wherever_they_lie(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    (runs / "a" / "x.run" / "samples").mkdir(parents=True)
+    monkeypatch.setattr("lora_core.train.history._MOST", 1)
+    assert list(run_folders(runs)) == ["a/x"]
 
 
 def test_a_list_says_where_a_run_is(runs: Path):
@@ -87,6 +99,7 @@ def test_a_run_that_has_hardly_begun(runs: Path):
         ("config.toml", b'[run]\nsteps = "many"', ""),
         ("loss.csv", b"\x00\xff,,,\n1,loss\nx,loss,1\n1,loss,inf\n", ""),
         ("samples/ink-000006-0.png", b"no picture", ""),
+        ("samples/ink-000006-0.png", HUGE, ""),
     ],
 )
 def test_damage_is_told_or_left_out(runs: Path, name: str, content: bytes, fault: str):
