@@ -50,8 +50,8 @@ OPPOSED = -0.2
 NEGLIGIBLE = 0.1
 # Of the same numbers in two files, up to what rounding makes of them.
 SAME = 0.9999
-# Pairs whose inner products are kept: of 20 LoRAs, or of a few stacks of a handful.
-KEPT = 256
+# Pairs whose inner products are kept: of 25 LoRAs and as many more, or of many stacks of a handful.
+KEPT = 1000
 
 # Component and block: what strengths can tell apart.
 _Group = tuple[str, str]

@@ -298,3 +298,7 @@ def test_few_pairs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(4):
         kept_products([adapter(lora(QUERY, seed=seed))])
     assert len(module._kept) == 3
+
+
+def test_of_a_long_stack_all_pairs_are_kept() -> None:
+    assert sum(range(1, 26)) <= module.KEPT  # as many rows as the route compares, each with itself too
