@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import folder_paths
@@ -11,6 +12,8 @@ from ..lora_core.train.history import History, Summary, history, prompt_of, run_
 from . import _train_live
 from ._files import lora_names, runs_folder
 from ._route import Asked, Json, Route
+
+_STEP = re.compile(r"(.+)-(\d{6,})")
 
 
 def _runs(_: Asked) -> Json:
@@ -37,7 +40,7 @@ def _run(asked: Asked) -> Json:
 def _row(one: Summary, loras: dict[str, str]) -> Json:
     return {
         "run": one.run,
-        "lora": loras.get(f"{one.run}.safetensors", ""),
+        "lora": loras.get(one.run, ""),
         "step": one.step,
         "steps": one.steps,
         "finished": one.finished,
@@ -76,8 +79,15 @@ def _viewed(path: Path) -> Json:
 
 
 def _loras() -> dict[str, str]:
-    """Name with ``/`` -> name in the host's list."""
-    return {name.replace("\\", "/"): name for name in lora_names()}
+    """Run -> its LoRA's name in the host's list: the finished one, or else that of its newest step."""
+    whole: dict[str, str] = {}
+    newest: dict[str, tuple[int, str]] = {}
+    for name in lora_names():
+        stem = name.replace("\\", "/").removesuffix(".safetensors")
+        whole[stem] = name
+        if match := _STEP.fullmatch(stem):
+            newest[match[1]] = max(newest.get(match[1], (0, "")), (int(match[2]), name))
+    return {run: name for run, (_, name) in newest.items()} | whole
 
 
 ROUTES: tuple[Route, ...] = (Route("GET", "/loom/runs", _runs), Route("GET", "/loom/run", _run))

@@ -55,7 +55,7 @@ def write_run(
     watcher = FileWatcher(folder, config.output)
     folder.config.write_text(dump_config(config), encoding="utf-8")
     wild = torch.randn(done, generator=generator(seed, "losses")).tolist()
-    losses = [(step, _loss(step, low) * (1 + 0.28 * wild[step - 1])) for step in range(1, done + 1)]
+    losses = [(step, _loss(step, low) * (1 + 0.2 * wild[step - 1])) for step in range(1, done + 1)]
     for start in range(0, done, 10):
         batch = losses[start : start + 10]
         step = batch[-1][0]

@@ -1,4 +1,4 @@
-"""Training to look at: curves, samples and progress in LoRA Train and in the bottom panel, while it runs and later."""
+"""Training to look at, in LoRA Train and in the bottom panel: past runs, and what events tell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-import graphs
 from browser.loom_page import LoomPage
 from browser.made_runs import write_run
 from browser.training_view import TrainingView
@@ -18,9 +17,6 @@ from host_harness.host import ComfyHost
 
 pytestmark = pytest.mark.browser
 
-# Of the demo's pictures few are enough to look at.
-FEW = {"select": "split = train\ngroup = Animals & Nature\ncore = true", "validation_split": 0.1}
-EMOJI = "Loom Demo: High-Contrast emoji (built in)"
 # The stroke of a curve, as the canvas of the chart has it.
 PIXELS = "(element) => element.querySelector('canvas').toDataURL()"
 
@@ -54,78 +50,6 @@ def panel(loom_canvas: LoomPage, runs: Path) -> Iterator[TrainingView]:
     expect(view.runs.first).to_be_visible()
     yield view
     view.close()
-
-
-def load(loom: LoomPage, graph: graphs.Graph) -> None:
-    """A graph in the API's form, so that LoRA Train is seen."""
-    loom.page.evaluate(
-        """async (graph) => {
-            await app.loadApiJson(graph, "training");
-            const { pos } = app.graph._nodes.find((node) => node.comfyClass === "LoomLoraTrain");
-            app.canvas.ds.scale = 1;
-            app.canvas.ds.offset = [420 - pos[0], 120 - pos[1]];
-            app.canvas.setDirty(true, true);
-        }""",
-        graph,
-    )
-
-
-def training(name: str, steps: int, **settings: object) -> graphs.Graph:
-    settings = {"samples_prompts": "ghost\nred heart", "samples_every": 4, "run_batch": 2, **settings}
-    return graphs.demo() | graphs.training(EMOJI, name, data=FEW, settings=settings, steps=steps)
-
-
-# A real training
-
-
-def test_a_training_is_seen_in_its_node_while_it_runs(loom_canvas: LoomPage, runs: Path) -> None:
-    view, page = TrainingView(loom_canvas), loom_canvas.page
-    load(loom_canvas, training("browser/live", 12))
-    node = page.evaluate("app.graph._nodes.find((node) => node.comfyClass === 'LoomLoraTrain').id")
-    part = view.parts().first
-    expect(part).to_contain_text("Its curve and samples will be here.")
-    page.get_by_test_id("queue-button").click()
-
-    expect(part).to_contain_text(re.compile(r"step \d+ of 12"), timeout=60_000)
-    expect(part.get_by_role("progressbar")).to_be_visible()
-    expect(part.get_by_role("button", name="Stop the training")).to_be_visible()
-    expect(part.locator("canvas")).to_be_visible()
-    expect(part.get_by_text("12 steps", exact=True)).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("Training finished")).to_be_visible()
-
-    slider = part.get_by_role("slider", name="Step of the samples")
-    expect(slider).to_have_attribute("aria-valuetext", "step 12")
-    slider.press("Home")
-    expect(part.get_by_role("status").or_(part.locator("output")).last).to_have_text("step 4")
-    picture = part.get_by_role("button", name="Enlarge: ghost").locator("img")
-    expect(picture).to_have_attribute("src", re.compile("live-000004-0.png"))
-    page.wait_for_function("() => app.graph._nodes.every((node) => !node.imgs)")
-    loom_canvas.shot("training_node_litegraph")
-
-    # Nothing of it is in the graph, in neither form.
-    assert "training" not in loom_canvas.prompt()[str(node)]["inputs"]
-    (saved,) = [one for one in loom_canvas.saved()["nodes"] if one["id"] == node]
-    assert len(saved["widgets_values"]) == 5
-
-
-def test_a_training_is_stopped_from_its_node(loom: LoomPage, comfy: ComfyHost, runs: Path) -> None:
-    if not loom.vue:
-        pytest.skip("one stopped training is enough: the button is the same")
-    view, page = TrainingView(loom), loom.page
-    load(loom, training("browser/stopped", 5000, samples_every=0))
-    page.get_by_test_id("queue-button").click()
-    part = view.parts().first
-    expect(part).to_contain_text(re.compile(r"step \d+ of 5000"), timeout=60_000)
-
-    part.get_by_role("button", name="Stop the training").click()
-    expect(page.get_by_text(re.compile("When the graph runs again it goes on"))).to_be_visible()
-    page.get_by_role("button", name="Confirm").click()
-
-    expect(part).to_contain_text(re.compile(r"stopped at step \d+ of 5000"), timeout=60_000)
-    (run,) = [one for one in comfy.get("/loom/runs")["runs"] if one["run"] == "browser/stopped"]
-    assert 0 < run["step"] < 5000
-    assert run["lora"] == "browser/stopped.safetensors"
-    assert not run["finished"]
 
 
 # In the node
@@ -178,6 +102,7 @@ def test_runs_are_compared_by_laying_one_over_the_other(panel: TrainingView) -> 
     panel.slider.press("ArrowRight")
     expect(panel.panel.get_by_role("button", name=re.compile("Enlarge: ghost, emoji_rank4, step 500"))).to_be_visible()
     panel.slider.press("End")
+    panel.slider.blur()
     panel.loom.shot("training", panel.panel, readme=True)
 
     panel.run("emoji_rank4").get_by_role("checkbox").uncheck()
@@ -217,7 +142,8 @@ def test_the_chart_follows_the_theme(panel: TrainingView) -> None:
     panel.page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'light')")
     try:
         panel.page.wait_for_function(
-            "([element, dark]) => element.querySelector('canvas').toDataURL() !== dark", arg=[plot.element_handle(), dark]
+            "([element, dark]) => element.querySelector('canvas').toDataURL() !== dark",
+            arg=[plot.element_handle(), dark],
         )
         panel.loom.shot("training_light")
     finally:

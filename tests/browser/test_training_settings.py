@@ -25,7 +25,8 @@ def unfold(loom: LoomPage, node: int) -> None:
         """(id) => {
             const node = app.graph.getNodeById(id);
             const button = node.widgets.at(-1);
-            const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + button.y + 10]);
+            const place = [node.pos[0] + node.size[0] / 2, node.pos[1] + button.y + 10];
+            const [x, y] = app.canvas.ds.convertOffsetToCanvas(place);
             const box = app.canvas.canvas.getBoundingClientRect();
             return [box.x + x, box.y + y];
         }""",
@@ -72,8 +73,10 @@ def test_numbers_have_the_digits_that_they_have(loom: LoomPage) -> None:
     loom.set_widget(node, "learning_rate", 0.00015)
     assert loom.page.evaluate(shown, node) == "0.00015"
     if loom.vue:
-        field = loom.page.locator(".lg-node").get_by_role("spinbutton", name="learning_rate").or_(
-            loom.page.locator(".lg-node input").nth(3)
+        field = (
+            loom.page.locator(".lg-node")
+            .get_by_role("spinbutton", name="learning_rate")
+            .or_(loom.page.locator(".lg-node input").nth(3))
         )
         expect(field.first).to_have_value("0.00015")
         field.first.fill("0.0004")

@@ -148,7 +148,7 @@ test("steps that were missed are noticed once", () => {
 });
 
 test("what the page saw lies over what was on disk before", () => {
-  const run = loaded(after(progress(6, [[5, 0.5], [6, 0.4]])), whole({ finished: false, step: 4 })); // prettier-ignore
+  const run = loaded(after(progress(6, [[5, 0.5], [6, 0.4]])), whole({ finished: false, step: 4 }), NOW); // prettier-ignore
   assert.deepEqual(run.losses.map(([step]) => step), [1, 2, 3, 4, 5, 6]);
   assert.equal(run.history, "whole");
   assert.equal(run.step, 6);
@@ -157,7 +157,7 @@ test("what the page saw lies over what was on disk before", () => {
 });
 
 test("a past run is as the disk has it", () => {
-  const run = loaded(listed(emptyRun("ink"), row()), whole());
+  const run = loaded(listed(emptyRun("ink"), row(), NOW), whole(), NOW);
   assert.deepEqual([run.step, run.finished, run.losses.length, run.samples.length], [4, true, 4, 1]);
   assert.equal(run.live, null);
 });
@@ -171,9 +171,16 @@ test("a page that comes late knows that a training goes on", () => {
     notes: [],
     warnings: ["small"],
   };
-  const run = listed(emptyRun("ink"), row({ live, finished: false }));
+  const run = listed(emptyRun("ink"), row({ live, finished: false }), NOW);
   assert.deepEqual([run.step, run.steps, run.speed, run.stage], [7, 20, 3, null]);
   assert.deepEqual(run.live, { promptId: "p", node: "4", stepped: true });
+});
+
+test("a training whose host is gone is over after a while", () => {
+  const run = after(progress(2, [[2, 0.8]]));
+  assert.ok(listed(run, row(), NOW + 1).live);
+  const over = listed(run, row({ step: 2, steps: 20, finished: false }), NOW + 60);
+  assert.deepEqual([over.live, state(over)], [null, "stopped at step 2 of 20"]);
 });
 
 test("all trainings: the list, events of one that is not in it, and what was missed", async () => {
@@ -207,9 +214,9 @@ test("a server that does not answer is told, and asked again", async () => {
   const refuse = () => (fails ? Promise.reject(new Error("no answer")) : Promise.resolve({ runs: [row()] }));
   const trainings = new Trainings({ runs: refuse, run: () => Promise.reject(new Error("gone")) }, () => NOW);
   await trainings.list();
-  assert.deepEqual([trainings.fault, trainings.ready, trainings.all], ["no answer", true, []]);
+  assert.deepEqual([trainings.fault, trainings.all], ["no answer", []]);
   fails = false;
-  await trainings.list(true);
+  await trainings.list();
   assert.deepEqual([trainings.fault, trainings.all.length], ["", 1]);
   await trainings.load("ink");
   assert.equal(trainings.get("ink")?.fault, "gone");
@@ -242,7 +249,7 @@ test("words", () => {
   assert.deepEqual([bytes(3.2e9), bytes(5e8), bytes(0)], ["3.0 GB", "477 MB", ""]);
   assert.deepEqual([since(990, 1000), since(100, 1000)], ["just now", "15 min ago"]);
   assert.equal(runName("styles\\ink.safetensors"), "styles/ink");
-  assert.deepEqual([0, 0.00012345, 0.5123456, 12345678].map(number), ["0", "0.000123", "0.5123", "12350000"]);
+  assert.deepEqual([0, 0.00012345, 0.5123456, 12345678].map((one) => number(one)), ["0", "0.000123", "0.5123", "12350000"]);
   assert.match(described([[1, 0.9], [2, 0.3]]), /^from 0.9 at step 1 to .* at step 2 .*lowest 0.3 at step 2$/); // prettier-ignore
   assert.equal(described([]), "no points yet");
 });

@@ -169,7 +169,7 @@ export class Chart {
       cursor: this.small
         ? { show: false }
         : { drag: { x: true, y: false }, points: { size: 6 }, focus: { prox: 24 } },
-      padding: [8, rates ? 0 : 10, 0, 0],
+      padding: [8, rates ? 0 : 16, 0, 0], // half of the last step's number is beyond the last step
       scales: {
         x: { time: false },
         // A single point, or a flat line, has a range too.

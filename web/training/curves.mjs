@@ -108,7 +108,11 @@ export function described(points) {
   );
 }
 
-/** A loss or rate with as many digits as tell something. */
-export function number(/** @type {number} */ given) {
-  return String(Number(given.toPrecision(Math.abs(given) < 0.001 ? 3 : 4)));
+/**
+ * A loss or rate with as many digits as tell something.
+ *
+ * @param {number} given
+ */
+export function number(given, digits = 4) {
+  return String(Number(given.toPrecision(Math.abs(given) < 0.001 ? 3 : digits)));
 }

@@ -24,13 +24,15 @@ export function enlarge(images, index, title) {
     picture.alt = image.prompt ?? "";
     caption.textContent = [image.prompt, title].filter(Boolean).join(" · ");
   };
+  const close = button("Close", "close", () => dialog.close(), "loom-training-close");
+  close.autofocus = true;
   const dialog = h(
     "dialog",
     { class: "loom loom-training-large", "aria-label": `Sample, ${title}` },
     h("figure", {}, picture, caption),
     images.length > 1 ? button("Previous prompt", "right", () => move(-1), "loom-training-back") : null,
     images.length > 1 ? button("Next prompt", "right", () => move(1), "loom-training-on") : null,
-    button("Close", "close", () => dialog.close(), "loom-training-close"),
+    close,
   );
   dialog.addEventListener("keydown", (event) => {
     // Keys are the dialog's alone: the host would take some for the graph.

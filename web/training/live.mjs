@@ -21,7 +21,7 @@ api.addEventListener(/** @type {any} */ (EVENT), (/** @type {any} */ event) => {
   if (now.ended === "stopped") toast("info", "Training stopped", `${now.run}: saved at step ${now.step}, and goes on from there.`);
 });
 // After a break what was sent in it is missing.
-api.addEventListener("reconnected", () => void trainings.list(true));
+api.addEventListener("reconnected", () => void trainings.list());
 
 /**
  * Asks, and then has the host stop the prompt that trains.

@@ -68,11 +68,15 @@ class TrainingPart {
     if (name) {
       name.callback = (/** @type {unknown[]} */ ...given) => {
         before?.apply(name, given);
-        this.later();
+        this.#look();
       };
     }
-    void trainings.list();
-    this.later();
+    this.#look();
+  }
+
+  /** What the page knows may be old, or gone. */
+  #look() {
+    void trainings.list().then(() => this.later());
   }
 
   /** The run of the node's name. */

@@ -24,6 +24,7 @@ export class TrainingPanel {
   /** @type {Map<string, string>} a run keeps its colour while it is drawn */
   #colours = new Map();
   #due = 0;
+  #listed = false;
   #told = "";
 
   constructor() {
@@ -41,16 +42,20 @@ export class TrainingPanel {
     this.messages = h("div", { class: "loom-training-told" });
     this.legend = h("ul", { class: "loom-training-legend", "aria-label": "Runs in the chart" });
     this.facts = h("div", { class: "loom-training-side" });
-    this.empty = h("div", { class: "loom-training-empty", hidden: true });
+    this.empty = h("div", { class: "loom-training-empty" });
     const head = h("header", {}, this.title, this.state, h("span", { class: "loom-training-space" }), this.use, this.stop, this.again);
     const bar = h("div", { class: "loom-training-bar" }, ...lookControls(() => this.#draw()), this.legend);
     const main = h("section", { class: "loom-training-main" }, head, this.progress.element, this.messages, bar, this.chart.element);
-    this.body = h("div", { class: "loom-training-body" }, this.runs.element, main, h("aside", {}, this.samples.element, this.facts));
+    this.body = h("div", { class: "loom-training-body", hidden: true }, this.runs.element, main, h("aside", {}, this.samples.element, this.facts));
     this.element = h("div", { class: "loom loom-training-panel" }, this.body, this.empty);
     keepEvents(this.element);
     this.unsubscribe = trainings.subscribe(() => this.#later());
-    void trainings.list(true);
-    this.#later();
+    // What the page knew may be gone.
+    void trainings.list().then(() => {
+      this.#listed = true;
+      this.#later();
+    });
+    this.#showEmpty();
   }
 
   destroy() {
@@ -85,7 +90,7 @@ export class TrainingPanel {
   }
 
   async #refresh() {
-    await trainings.list(true);
+    await trainings.list();
     for (const run of this.#drawn()) void trainings.load(run.run, true);
   }
 
@@ -104,6 +109,7 @@ export class TrainingPanel {
   }
 
   #draw() {
+    if (!this.#listed) return;
     const all = trainings.all;
     const drawn = this.#drawn();
     const now = drawn[0];
@@ -149,12 +155,12 @@ export class TrainingPanel {
   }
 
   #showEmpty() {
-    if (!trainings.ready) {
+    if (!this.#listed) {
       this.empty.replaceChildren(h("p", { class: "loom-muted", role: "status" }, "Looking for runs…"));
     } else if (trainings.fault) {
       this.empty.replaceChildren(
         h("p", { class: "loom-error-text", role: "alert" }, `The runs cannot be listed: ${trainings.fault}`),
-        this.#button("refresh", "Try again", () => void trainings.list(true)),
+        this.#button("refresh", "Try again", () => void trainings.list()),
       );
     } else {
       this.empty.replaceChildren(

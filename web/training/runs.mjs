@@ -1,7 +1,7 @@
 // @ts-check
 /** The list of runs: pick one to look at, tick others to lay them over it. */
 
-import { h, set } from "../dom.mjs";
+import { h, icon, set } from "../dom.mjs";
 import { viewUrl } from "../server.mjs";
 import { number } from "./curves.mjs";
 import { Progress } from "./facts.mjs";
@@ -71,8 +71,8 @@ export class Runs {
   }
 
   #row(/** @type {Run} */ run) {
-    const preview = run.preview ? h("img", { src: viewUrl(run.preview), alt: "", draggable: "false", loading: "lazy" }) : null;
-    preview?.addEventListener("error", () => preview.remove(), { once: true });
+    const preview = run.preview ? h("img", { src: viewUrl(run.preview), alt: "", draggable: "false", loading: "lazy" }) : icon("bars");
+    preview.addEventListener("error", () => preview.replaceWith(icon("bars")), { once: true });
     const progress = run.live ? new Progress() : null;
     const row = h(
       "li",
@@ -109,7 +109,7 @@ export class Runs {
     row.classList.toggle("loom-training-selected", selected);
     set(/** @type {HTMLElement} */ (row.querySelector("button")), { "aria-current": selected ? "true" : null });
     const sub = /** @type {HTMLElement} */ (row.querySelector(".loom-training-sub"));
-    const loss = run.loss === null ? "" : ` · loss ${number(run.loss)}`;
+    const loss = run.loss === null ? "" : ` · loss ${number(run.loss, 3)}`;
     const folder = run.run.slice(0, -stemOf(run.run).length);
     sub.textContent = folder + (folder && " · ") + (run.live ? state(run) : `${state(run)}${loss} · ${since(run.modified, Date.now() / 1000)}`);
     sub.title = sub.textContent;

@@ -42,6 +42,9 @@
 
 import { continued, united } from "./curves.mjs";
 
+/** Seconds after which a training that the server does not know is over. */
+const SILENT = 5;
+
 /**
  * @param {string} run
  * @returns {Run}
@@ -83,7 +86,7 @@ export const emptyRun = (run) => ({
  * @returns {Run}
  */
 export function received(run, event, now) {
-  const begins = !run.live || run.live.promptId !== event.prompt_id;
+  const begins = event.kind !== "ended" && (!run.live || run.live.promptId !== event.prompt_id);
   /** @type {Run} */
   const next = {
     ...run,
@@ -201,10 +204,13 @@ export function hasGap(run, event) {
  *
  * @param {Run} run
  * @param {ListedRun} row
+ * @param {number} now seconds
  * @returns {Run}
  */
-export function listed(run, row) {
+export function listed(run, row, now) {
   const { live, samples, ...rest } = row;
+  // An answer may be older than the last event; but where neither tells of it for a while, its host is gone.
+  if (run.live && !live && now - run.modified > SILENT) run = { ...run, live: null, stage: null, history: "none" };
   if (run.live) return { ...run, lora: rest.lora || run.lora, moments: Math.max(run.moments, samples), onDisk: true };
   /** @type {Run} */
   const next = { ...run, ...rest, moments: samples, onDisk: true };
@@ -231,12 +237,13 @@ export function listed(run, row) {
  *
  * @param {Run} run
  * @param {WholeRun} whole
+ * @param {number} now seconds
  * @returns {Run}
  */
-export function loaded(run, whole) {
+export function loaded(run, whole, now) {
   const { losses, validation, rates, samples, config, ...rest } = whole;
-  const next = listed(run, { ...rest, samples: samples.length });
-  const going = Boolean(run.live);
+  const next = listed(run, { ...rest, samples: samples.length }, now);
+  const going = Boolean(run.live && next.live);
   const names = new Set([...Object.keys(rates), ...(going ? Object.keys(run.rates) : [])]);
   const moments = new Map([...samples, ...(going ? run.samples : [])].map((one) => [one.step, one]));
   return {

@@ -12,13 +12,10 @@ export class Trainings {
   #runs = new Map();
   /** @type {Set<(run: Run | null) => void>} */
   #watchers = new Set();
-  /** @type {Promise<void> | null} */
+  /** @type {Promise<void> | null} while an answer is under way */
   #listing = null;
-  #asked = 0;
   /** What went wrong with the list; "" if nothing did. */
   fault = "";
-  /** Whether the list was read. */
-  ready = false;
 
   /**
    * @param {{ runs: () => Promise<{ runs: import("../server.mjs").Run[] }>,
@@ -60,28 +57,27 @@ export class Trainings {
     const first = event.kind === "progress" && !before.live?.stepped;
     this.#set(received(before, event, this.now()));
     // With its first step a run has its settings on disk, and a page that comes late wants what was before.
-    if (gap || first || event.kind === "ended") void this.list(true).then(() => this.load(event.run, true));
+    if (gap || first || event.kind === "ended") void this.list().then(() => this.load(event.run, true));
   }
 
-  /** The list from disk; once, unless `again`. */
-  list(again = false) {
-    if (!this.#listing || (again && this.ready)) this.#listing = this.#list();
+  /** Reads the list from disk. Whoever asks while an answer is under way gets that one. */
+  list() {
+    this.#listing ??= this.#list().finally(() => {
+      this.#listing = null;
+    });
     return this.#listing;
   }
 
   async #list() {
-    const asked = ++this.#asked;
     try {
       const { runs } = await this.server.runs();
-      if (asked !== this.#asked) return;
       const names = new Set(runs.map(({ run }) => run));
       for (const [name, run] of this.#runs) if (!names.has(name) && !run.live) this.#runs.delete(name);
-      for (const one of runs) this.#runs.set(one.run, listed(this.#runs.get(one.run) ?? emptyRun(one.run), one));
+      for (const one of runs) this.#runs.set(one.run, listed(this.#runs.get(one.run) ?? emptyRun(one.run), one, this.now()));
       this.fault = "";
     } catch (error) {
       this.fault = messageOf(error);
     }
-    this.ready = true;
     this.#tell(null);
   }
 
@@ -96,7 +92,7 @@ export class Trainings {
     this.#set({ ...run, history: "loading" });
     try {
       const whole = await this.server.run(name);
-      this.#set(loaded(this.#runs.get(name) ?? emptyRun(name), whole));
+      this.#set(loaded(this.#runs.get(name) ?? emptyRun(name), whole, this.now()));
     } catch (error) {
       const now = this.#runs.get(name);
       if (now) this.#set({ ...now, history: "whole", fault: messageOf(error) });
