@@ -15,6 +15,7 @@ from ..lora_core.rows import Row, parse_rows
 from ..lora_core.stack import StackEntry, Strengths
 from . import _files
 from ._route import Asked, Json, Route
+from ._routes_rows import row_name
 
 # Rows that are compared with each other, the first ones that are on: 300 pairs.
 MAX_ROWS = 25
@@ -45,7 +46,7 @@ def _conflicts(asked: Asked) -> Json:
 def _entry(row: Row) -> StackEntry | None:
     """None for a row that cannot be used: what is wrong with it is said where it is used."""
     try:
-        adapter = load_adapter(_files.lora_path(row.lora, row.hash))
+        adapter = load_adapter(_files.lora_path(row_name(row)))
     except (LoomError, OSError):
         return None
     try:

@@ -20,7 +20,7 @@ from ..lora_core.library.about import shown_metadata, shown_report, shown_sideca
 from ..lora_core.library.notes import FIELDS, read_fields, write_notes
 from ..lora_core.library.previews import Previews, clamp, find_picture, tag_of
 from ..lora_core.sidecars import read_sidecars
-from ._files import lora_name, lora_names, lora_path
+from ._files import ask_first, lora_name, lora_names, lora_path
 from ._route import Answer, Asked, Json, NotThere, Route, without_folders
 
 EVENT = "loom.library"
@@ -61,7 +61,14 @@ def _library() -> Library:
         _idle,
     )
     atexit.register(made.close)
+    ask_first(lambda name: known_autov3(made, name))
     return made
+
+
+def known_autov3(found: Library, name: str) -> str | None:
+    """What the library knows of a file's hash: "" where it has none, None where it was not read yet."""
+    row = found.row(name)
+    return row.autov3 if row is not None and row.sha256 else None
 
 
 @cache

@@ -16,7 +16,7 @@ from ..lora_core.pasted import read_pasted
 from ..lora_core.rows import Row
 from . import _files
 from ._route import Asked, Json, Route
-from ._routes_library import library
+from ._routes_library import known_autov3, library
 
 # Kind of a model in the page's question -> its file by its name in the graph.
 MODELS: Mapping[str, Callable[[str], Path]] = {
@@ -45,27 +45,28 @@ def _rows(asked: Asked) -> Json:
 def _named(row: Row) -> tuple[Row | None, str]:
     """The row with its file's name in the list, else as it is; and what is wrong with the name."""
     try:
-        return replace(row, lora=_name(row)), ""
+        return replace(row, lora=row_name(row)), ""
     except ConfigError as error:  # a path: no node would take it
         return None, error.message
     except LoomError as error:
         return row, error.message
 
 
-def _name(row: Row) -> str:
-    """By the hashes that the library has; files without are read where that is no matter of minutes."""
-    unread = 0
+def row_name(row: Row) -> str:
+    """The name in the list that a row means, errors as ``lora_name``: by the hashes that the library has; the files
+    without are read where that is no matter of minutes."""
+    unread: dict[str, int] = {}
 
     def autov3(name: str) -> str | None:
-        nonlocal unread
-        known = library().row(name)
-        unread += 0 if known is None or known.autov3 else known.file.size
-        return known.autov3 if known else None
+        known = known_autov3(library(), name)
+        if known is None and (file := library().row(name)):
+            unread[name] = file.file.size
+        return known
 
     try:
         return resolve_name(row.lora, _files.lora_names(), row.hash, autov3)
     except UnknownNameError:
-        if not 0 < unread <= MAX_HASHED:
+        if not 0 < sum(unread.values()) <= MAX_HASHED:
             raise
         return _files.lora_name(row.lora, row.hash)
 

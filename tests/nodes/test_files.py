@@ -36,6 +36,21 @@ def test_an_entry_that_is_handed_on_has_the_name_of_its_file(files: ModuleType, 
     assert renamed.hash == autov3
 
 
+def test_a_hash_that_is_known_costs_no_reading(files: ModuleType, ink: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing LoRA with a hash would else open, and mostly read, every file there is, while a prompt is checked."""
+    autov3 = file_hashes(ink).autov3
+    lora_files.save(ink.with_name("new.safetensors"), {"a": torch.ones(3)})
+    (ink.with_name("old.pt")).write_bytes(b"a pickle has none")
+    known = {"styles/ink.safetensors": autov3, "styles/old.pt": ""}
+    read: list[str] = []
+    monkeypatch.setattr(files, "file_hashes", lambda path: read.append(os.path.basename(path)) or file_hashes(path))
+    files.ask_first(known.get)
+
+    assert files.lora_name("renamed since", autov3) == "styles/ink.safetensors"
+    assert "no LoRA named" in files.check_loras([("gone", "0123456789ab")])
+    assert read == ["new.safetensors", "new.safetensors"]
+
+
 def test_a_link_that_leads_nowhere_is_said_to_be_gone(files: ModuleType, ink: Path) -> None:
     ink.with_name("gone.safetensors").symlink_to(ink.with_name("nothing.safetensors"))
 
