@@ -26,6 +26,7 @@ from host_harness.host import ComfyHost
 pytestmark = pytest.mark.host
 
 Json = dict[str, Any]
+JSON = {"Content-Type": "application/json"}
 LONG = "x" * 200 + ".safetensors"
 NAMES = ("<img src=x>.safetensors", "墨 インク é.safetensors", "sub/ink.safetensors", LONG)
 
@@ -45,7 +46,7 @@ def loras(comfy: ComfyHost) -> Path:
 def answer(comfy: ComfyHost, path: str, body: Json | None = None, **headers: str) -> tuple[int, Any, Any]:
     """Status, parsed body (bytes where it is no JSON), headers."""
     data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(comfy.url + path, data=data, headers=headers)
+    asked = urllib.request.Request(comfy.url + path, data=data, headers={**JSON, **headers} if data else headers)
     try:
         with urllib.request.urlopen(asked, timeout=60) as got:
             status, content, sent = got.status, got.read(), got.headers
@@ -167,11 +168,26 @@ def test_a_name_that_is_not_there_and_one_that_is_broken(comfy: ComfyHost, loras
 )
 def test_a_body_that_is_none(comfy: ComfyHost, loras: Path, body: bytes) -> None:
     for path in ("/loom/notes", "/loom/hash"):
-        asked = urllib.request.Request(comfy.url + path, data=body, method="POST")
+        asked = urllib.request.Request(comfy.url + path, data=body, method="POST", headers=JSON)
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(asked, timeout=30)
         assert caught.value.code == 400
         assert list(json.loads(caught.value.read())) == ["error"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_what_a_form_of_another_site_can_send_unasked_is_refused(comfy: ComfyHost, loras: Path, kind: str) -> None:
+    """The host compares origins on loopback alone, and browsers send no Sec-Fetch-Site to a plain address elsewhere."""
+    body = {"name": f"library/{NAMES[0]}", "notes": "evil"}
+    headers = {"Content-Type": kind, "Host": "192.168.1.5:8188", "Origin": "https://evil.example"}
+    status, found, _ = answer(comfy, "/loom/notes", body, **headers)
+    assert (status, found["error"]) == (400, "request: its type is not application/json")
+    assert not (loras / NAMES[0]).with_suffix(".json").exists()
+
+
+def test_a_body_that_is_not_packed_as_it_says(comfy: ComfyHost, loras: Path) -> None:
+    status, found, _ = answer(comfy, "/loom/notes", {"name": "x"}, **{"Content-Encoding": "gzip"})
+    assert (status, list(found)) == (400, ["error"])
 
 
 def test_another_sites_page_is_refused(comfy: ComfyHost, loras: Path) -> None:
