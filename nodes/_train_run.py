@@ -78,8 +78,6 @@ def run(
     folder = RunFolder.of(config.output)
     name = os.path.relpath(folder.lora(), folder_paths.get_folder_paths("loras")[0])  # as the host's list has it
     watcher = HostWatcher(node, folder, name, viewed)
-    if warning := unused_patches(model):
-        watcher.warned(warning)
     model_management.unload_all_models()
     denoiser = HostDenoiser(
         model,
@@ -91,7 +89,10 @@ def run(
         base=base,
     )
     result: TrainResult | None = None
+    # From the first word to the pages on there is a run that is going on, until they are told that it ended.
     try:
+        if warning := unused_patches(model):
+            watcher.warned(warning)
         config = with_prompts(config, partial(_captions, denoiser))
         result = train(config, watcher=watcher, resume=cast(Resume, resume), denoiser=denoiser)
     finally:
