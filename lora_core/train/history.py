@@ -142,7 +142,8 @@ def prompt_of(picture: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(picture, formats=["PNG"]) as opened:
+        opened: Image.Image = Image.open(picture, formats=["PNG"])
+        with opened:
             said: Any = opened.info  # pyright: ignore[reportUnknownMemberType]
             return str(said.get("prompt", ""))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
