@@ -54,6 +54,14 @@ def loom(request: pytest.FixtureRequest, opened: LoomPage) -> Iterator[LoomPage]
 
 
 @pytest.fixture
+def loom_vue(opened: LoomPage) -> Iterator[LoomPage]:
+    """The page as ``loom``, in Nodes 2.0 alone."""
+    opened.reset(vue=True)
+    yield opened
+    assert opened.complaints() == []
+
+
+@pytest.fixture
 def loom_canvas(opened: LoomPage) -> Iterator[LoomPage]:
     """The page as ``loom``, in LiteGraph alone: for what has nothing to do with how nodes are drawn."""
     opened.reset(vue=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -43,9 +44,9 @@ def load(loom: LoomPage, graph: graphs.Graph) -> None:
     )
 
 
-def training(name: str, steps: int, **settings: object) -> graphs.Graph:
+def training(name: str, steps: int, rank: int = 2, **settings: object) -> graphs.Graph:
     settings = {"samples_prompts": "ghost\nred heart", "samples_every": 4, "run_batch": 2, **settings}
-    return graphs.demo() | graphs.training(EMOJI, name, data=FEW, settings=settings, steps=steps)
+    return graphs.demo() | graphs.training(EMOJI, name, data=FEW, settings=settings, steps=steps, rank=rank)
 
 
 def test_a_training_is_seen_in_its_node_while_it_runs(loom_canvas: LoomPage) -> None:
@@ -78,11 +79,9 @@ def test_a_training_is_seen_in_its_node_while_it_runs(loom_canvas: LoomPage) -> 
     assert len(saved["widgets_values"]) == 5
 
 
-def test_a_training_is_stopped_from_its_node(loom: LoomPage, comfy: ComfyHost) -> None:
-    if not loom.vue:
-        pytest.skip("one stopped training is enough: the button is the same")
-    view, page = TrainingView(loom), loom.page
-    load(loom, training("browser/stopped", 5000, samples_every=0))
+def test_a_training_is_stopped_from_its_node(loom_vue: LoomPage, comfy: ComfyHost) -> None:
+    view, page = TrainingView(loom_vue), loom_vue.page
+    load(loom_vue, training("browser/stopped", 5000, samples_every=0))
     page.get_by_test_id("queue-button").click()
     part = view.parts().first
     expect(part).to_contain_text(re.compile(r"step \d+ of 5000"), timeout=60_000)
@@ -96,3 +95,30 @@ def test_a_training_is_stopped_from_its_node(loom: LoomPage, comfy: ComfyHost) -
     assert 0 < run["step"] < 5000
     assert run["lora"] == f"browser/stopped-{run['step']:06}.safetensors"
     assert not run["finished"]
+
+
+@pytest.fixture(scope="module")
+def compared(comfy: ComfyHost) -> tuple[str, str]:
+    """Two real runs; for the pictures of the README longer ones."""
+    readme = os.environ.get("LOOM_WRITE") == "1"
+    steps, every = (300, 100) if readme else (4, 2)
+    quality = {"samples_steps": 20, "samples_guidance": 3.0, "run_batch": 4} if readme else {}
+    names = "browser/emoji_rank16", "browser/emoji_rank4"
+    for name, rank in zip(names, (16, 4), strict=True):
+        comfy.queue(training(name, steps, rank, samples_every=every, **quality), timeout=1200)
+    return names
+
+
+def test_real_runs_are_compared(loom_vue: LoomPage, compared: tuple[str, str]) -> None:
+    view, (one, other) = TrainingView(loom_vue), compared
+    _, part = view.node(name=one)
+    expect(part.get_by_role("img", name=f"Chart of losses. {one}")).to_be_visible()
+    expect(part.get_by_role("button", name="Enlarge: ghost")).to_be_visible()
+    loom_vue.shot("train_node", loom_vue.page.locator(".lg-node"), readme=True)
+
+    view.open()
+    view.select(one)
+    view.overlay(other)
+    expect(view.legend).to_have_text([one, other])
+    loom_vue.shot("training", view.panel, readme=True)
+    view.close()
