@@ -111,7 +111,8 @@ export class Runs {
     const sub = /** @type {HTMLElement} */ (row.querySelector(".loom-training-sub"));
     const loss = run.loss === null ? "" : ` · loss ${number(run.loss, 3)}`;
     const folder = run.run.slice(0, -stemOf(run.run).length);
-    sub.textContent = folder + (folder && " · ") + (run.live ? state(run) : `${state(run)}${loss} · ${since(run.modified, Date.now() / 1000)}`);
+    const past = run.live ? "" : `${loss} · ${since(run.modified, Date.now() / 1000)}`;
+    sub.textContent = state(run) + past + (folder && ` · ${folder}`);
     sub.title = sub.textContent;
     const box = /** @type {HTMLInputElement} */ (row.querySelector("input"));
     box.checked = Boolean(colour);

@@ -41,6 +41,7 @@ export function since(seconds, now) {
   if (gone < 60) return "just now";
   if (gone < 3600) return `${Math.floor(gone / 60)} min ago`;
   if (gone < 86400) return `${Math.floor(gone / 3600)} h ago`;
+  if (gone < 2 * 86400) return "1 day ago";
   if (gone < 7 * 86400) return `${Math.floor(gone / 86400)} days ago`;
   return new Date(seconds * 1000).toLocaleDateString();
 }
