@@ -66,7 +66,7 @@ def test_a_node_shows_the_run_of_its_name(view: TrainingView) -> None:
     expect(part.get_by_role("button", name="Stop the training")).to_be_hidden()
     assert view.page.evaluate("(id) => app.graph.getNodeById(id).size[1]", node) < 700
     if view.loom.vue:
-        view.loom.shot("train_node", view.page.locator(".lg-node"), readme=True)
+        view.loom.shot("training_node_vue", view.page.locator(".lg-node"))
 
 
 def test_a_node_of_a_loaded_workflow_finds_its_run(view: TrainingView) -> None:
@@ -103,7 +103,7 @@ def test_runs_are_compared_by_laying_one_over_the_other(panel: TrainingView) -> 
     expect(panel.panel.get_by_role("button", name=re.compile("Enlarge: ghost, emoji_rank4, step 500"))).to_be_visible()
     panel.slider.press("End")
     panel.slider.blur()
-    panel.loom.shot("training", panel.panel, readme=True)
+    panel.loom.shot("training_overlay", panel.panel)
 
     panel.run("emoji_rank4").get_by_role("checkbox").uncheck()
     expect(panel.legend).to_have_count(0)
