@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..architectures import ARCHITECTURES
+from ..collection import no_collection
 from ..errors import LoomError
 from ..index import fault_of, look_at
 from ..metadata import read_metadata
@@ -75,7 +76,8 @@ def describe_file(path: str) -> Described:
         "preview": beside.preview is not None,
     }
     try:
-        look = look_at(file)
+        with no_collection():  # the first file builds the tables of all families; its source is closed
+            look = look_at(file)
     except (LoomError, OSError) as error:
         return _failed(fields, file, fault_of(file, error), lasting=isinstance(error, LoomError))
     except Exception as error:

@@ -10,12 +10,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lora_core.inspect import inspect_file
 from lora_core.io import file_hashes
+from lora_core.library import entry
 from lora_core.library import library as module
 
 from .conftest import TENSORS, Shelf, entries, settle, wait_for
@@ -129,11 +132,22 @@ def test_a_start_right_after_many_changes_has_versions_of_its_own(
         told.append(answer["version"])
 
 
-def test_the_collector_of_garbage_waits_while_files_are_listed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_collector_of_garbage_waits_while_files_are_listed_and_described(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(module, "find_files", lambda *_: seen.append(gc.isenabled()) or {})
-    shelf.library().refresh()
-    assert seen == [False]
+
+    def watched(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: seen.append(gc.isenabled()) or plain(*given)
+
+    monkeypatch.setattr(module, "find_files", watched(module.find_files))
+    monkeypatch.setattr(entry, "look_at", watched(entry.look_at))
+    path = shelf.put("a.safetensors")
+    library = shelf.library()
+    monkeypatch.setattr(library._worker, "wake", lambda: None)
+    library.refresh()
+    library.describe("a.safetensors", str(path))
+    assert seen == [False, False]
     assert gc.isenabled()
 
 
