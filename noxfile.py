@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
     parallel = () if {"-n", "-s", "--pdb"} & set(session.posargs) else ("-n", "2", "--dist", "loadscope")
     env = {"LOOM_TORCH": torch_requirement(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     if not session.posargs:
-        session.run("node", "--test", *map(str, sorted((ROOT / "tests" / "web").glob("*.test.mjs"))), external=True)
+        pages = map(str, sorted((ROOT / "tests" / "web").glob("*.test.mjs")))
+        session.run("node", "--test", "--test-reporter=dot", *pages, external=True)
     session.run("pytest", *parallel, *session.posargs, env=env)
 
 
