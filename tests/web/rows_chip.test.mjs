@@ -36,7 +36,8 @@ test("without a model the chip tells what the file holds", () => {
   assert.deepEqual([chip.tone, chip.count, chip.facts], ["quiet", "90/90", ["SDXL", "r16", "LoRA"]]);
   assert.equal(chipOf(ink, { listed: true, entry: { ...entry, used: 80, problems: 10 } }).tone, "warning");
   assert.equal(chipOf(ink, { listed: true, entry: { ...entry, state: "failed", error: "no header" } }).title, "no header");
-  assert.equal(chipOf(ink, { listed: true, entry: { ...entry, state: "new" } }).count, "");
+  const fresh = { ...entry, state: "new", base: "", rank: "", types: [], used: 0, total: 0 };
+  assert.deepEqual([chipOf(ink, { listed: true, entry: fresh }).count, chipOf(ink, { listed: true, entry: fresh }).tone], ["…", "quiet"]);
 });
 
 test("a connected model says whether the file fits, and the last run knows better", () => {
@@ -48,6 +49,11 @@ test("a connected model says whether the file fits, and the last run knows bette
   const unknown = chipOf(ink, { listed: true, entry, fit: { fits: null, matched: 0, total: 0, reason: "no known model" } });
   assert.deepEqual([unknown.tone, unknown.count], ["quiet", "90/90"]);
   assert.match(unknown.title, /no known model/);
+  // The answer about the model may be here before the index has looked into the file.
+  const fresh = { ...entry, state: "new", base: "", rank: "", types: [] };
+  assert.equal(chipOf(ink, { listed: true, entry: fresh, fit: good, model: "SDXL" }).title, "30 of 30 modules fit the connected SDXL.");
+  const broken = chipOf(ink, { listed: true, entry: fresh, fit: { fits: false, matched: 0, total: 0, reason: "no header" }, model: "SDXL" });
+  assert.deepEqual([broken.count, broken.title], ["unreadable", "no header"]);
   const ran = chipOf(ink, { listed: true, entry, fit: good, taken });
   assert.deepEqual([ran.tone, ran.count], ["bad", "28/30"]);
   assert.match(ran.title, /no such module/);

@@ -236,7 +236,7 @@ class Picker {
   /** @param {Entry | undefined} activeItem */
   showDetails(activeItem) {
     const name = activeItem?.name ?? "";
-    const focused = this.details.contains(document.activeElement);
+    const focused = this.detailsButtons.findIndex((one) => one === document.activeElement);
     this.details.hidden = !activeItem;
     this.details.replaceChildren(
       ...details(activeItem, {
@@ -247,7 +247,12 @@ class Picker {
         about: () => void this.about(name),
       }).filter((one) => one !== false),
     );
-    if (focused) /** @type {HTMLElement | null} */ (this.details.querySelector(".loom-picker-favourite"))?.focus();
+    this.detailsButtons[focused]?.focus();
+  }
+
+  /** They are made anew with another entry; the one that had the focus has it again. */
+  get detailsButtons() {
+    return [...this.details.querySelectorAll("button")];
   }
 
   /**

@@ -158,7 +158,9 @@ export class RowsActions {
    * @param {number} [at] index of the first
    */
   async pasteText(text, at = this.stack.rows.length) {
-    const { rows, faults } = await readPasted(text);
+    const { rows: found, faults } = await readPasted(text);
+    // So that a file that is renamed later is known again.
+    const rows = found.map((row) => (row.hash ? row : { ...row, hash: library.entry(row.lora)?.autov3 ?? "" }));
     if (rows.length) {
       this.stack.change(model.add(this.stack.rows, rows, at));
       this.view.focus(at + rows.length - 1, "name");

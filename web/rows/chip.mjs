@@ -50,10 +50,11 @@ export function chipOf(row, known) {
     return { ...bad("renamed", title), rename: renamed.name };
   }
   const facts = factsOf(entry);
-  const about = [entry.base || "Unknown family", entry.rank && `rank ${entry.rank}`, entry.types.join(", ")]
-    .filter(Boolean)
-    .join(", ");
+  // Of a file that was not looked into yet nothing is known, not that its family is unknown.
+  const base = entry.base || (entry.state === "new" ? "" : "Unknown family");
+  const about = [base, entry.rank && `rank ${entry.rank}`, entry.types.join(", ")].filter(Boolean).join(", ");
   if (entry.state === "failed") return bad("unreadable", entry.error || "This file cannot be read.");
+  if (fit?.fits === false && !fit.total) return bad("unreadable", fit.reason || "This file cannot be read.");
   /**
    * @param {{ matched: number, total: number }} of
    * @param {string} why it does not fit
@@ -71,7 +72,7 @@ export function chipOf(row, known) {
   if (fit && fit.fits !== null) {
     return said(fit, fit.fits ? "" : fit.reason, `the connected ${known.model || "model"}`, conflicts);
   }
-  if (entry.state === "new") return { tone: "quiet", count: "", facts: [], title: "Not looked into yet." };
+  if (entry.state === "new") return { tone: "quiet", count: "…", facts: [], title: "Not looked into yet." };
   const why = entry.problems ? [`${entry.problems} tensors are of no module that we know.`] : [];
   return {
     tone: conflicts.length || why.length ? "warning" : "quiet",

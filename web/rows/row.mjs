@@ -88,11 +88,13 @@ export class RowView {
   /** @param {import("./chip.mjs").Chip} chip */
   showChip(chip) {
     const { chip: element } = this;
-    const same = this.#shown?.title === chip.title && this.#shown.count === chip.count && this.#shown.tone === chip.tone;
-    if (same) return;
+    const { stem } = model.nameParts(this.view.stack.rows[this.index]?.lora ?? "");
+    // Elements stay when rows move: two rows may have chips alike, but each says whose it is.
+    const said = JSON.stringify([stem, chip]);
+    if (this.#said === said) return;
+    this.#said = said;
     this.#shown = chip;
     set(element, { "data-tone": chip.tone, title: chip.title, hidden: chip.tone === "none" || !chip.title });
-    const { stem } = model.nameParts(this.view.stack.rows[this.index]?.lora ?? "");
     // The last line says most: why it does not fit, or with what it conflicts.
     const last = chip.tone === "good" || chip.tone === "quiet" ? chip.facts.join(", ") : chip.title.split("\n").at(-1);
     set(element, { "aria-label": `${stem}: ${chip.count}. ${last ?? ""}` });
@@ -104,6 +106,7 @@ export class RowView {
     this.element.toggleAttribute("data-bad", chip.tone === "bad");
   }
 
+  #said = "";
   /** @type {import("./chip.mjs").Chip | null} */
   #shown = null;
 
