@@ -174,7 +174,7 @@ with torch.inference_mode():
         block = host.architecture.block(target.module) if component == "denoiser" else component
         norm = delta.apply(torch.zeros(shape, dtype=torch.float64), 1.0).norm()
         squares[block] = squares.get(block, 0.0) + float(norm) ** 2
-    norms = table.block_norms(adapter)
+    norms = importlib.import_module("pack_x_y.lora_core.norms").block_norms(adapter)
     said["blocks"] = list(norms)
     said["norms"] = max(abs(norms[block] - square**0.5) / square**0.5 for block, square in squares.items())
     picture = table.draw("a", norms)

@@ -46,7 +46,7 @@ class TrainingPart {
 
   constructor(/** @type {LGraphNode} */ node) {
     stylesheet("vendor/uplot/uPlot.min.css");
-    stylesheet("training/training.css");
+    for (const sheet of ["pictures", "training", "node"]) stylesheet(`training/${sheet}.css`);
     this.node = node;
     this.height = LINE;
     this.chart = new Chart({ small: true });

@@ -29,7 +29,7 @@ export class TrainingPanel {
 
   constructor() {
     stylesheet("vendor/uplot/uPlot.min.css");
-    stylesheet("training/training.css");
+    for (const sheet of ["pictures", "training"]) stylesheet(`training/${sheet}.css`);
     this.runs = new Runs({ onSelect: (run) => this.select(run), onOverlay: (run, on) => this.overlay(run, on) });
     this.chart = new Chart({ small: false });
     this.samples = new Samples();
